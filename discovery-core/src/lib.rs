@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod change;
+pub mod combine;
+mod fixed;
+mod instance;
+mod memory;
+mod publish;
+mod registration;
+mod source;
+mod status;
+
+pub use change::Change;
+pub use fixed::StaticSource;
+pub use instance::{
+    Address, Instance, InstanceId, InstanceKey, InstanceStatus, Invalid, ServiceName, Weight, Zone,
+};
+pub use memory::MemoryRegistry;
+pub use publish::{Changes, Publisher, Replacement, Subscriber, Update};
+pub use registration::{
+    Conflict, Desired, Registrar, Registration, RegistrationError, RegistrationState,
+    RegistrationStatus, Unconfirmed,
+};
+pub use source::{InstanceChanges, Source};
+pub use status::{SourceError, SourceGone, State, Status, StatusReader};

@@ -1,0 +1,233 @@
+//! What a publisher and its readers share: the table, each reader's dirty set, and the status.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use hashbrown::HashMap;
+use tokio::sync::{Notify, watch};
+
+use super::table::{SlotId, Table};
+use crate::{Change, State, Status};
+
+/// Why no more changes will come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// They will.
+    Open,
+    /// Closed on purpose: readers end when they have been told everything.
+    Closed,
+    /// The publisher is gone (or the set is final): readers keep what they have and wait for ever.
+    Gone,
+}
+
+/// One reader: which slots changed since it was last told of them, and what it was told then.
+pub(super) struct Reader<E> {
+    /// Slots below this were told once; from here on the reader knows nothing yet.
+    cursor: usize,
+    /// Dirty slots in the order in which they became so …
+    queue: VecDeque<SlotId>,
+    /// … and what the reader holds for each (`None`: nothing).
+    told: HashMap<SlotId, Option<Arc<E>>>,
+    /// Whether something was told since the last `Synced`.
+    unsynced: bool,
+    waker: Option<Waker>,
+}
+
+pub(super) struct Core<K, E> {
+    pub(super) table: Table<K, E>,
+    readers: Vec<Option<Reader<E>>>,
+    active: usize,
+    pub(super) loaded: bool,
+    pub(super) end: End,
+    /// The number of the last whole-set input; see `Slot::seen`.
+    pub(super) generation: u32,
+}
+
+pub(super) struct Shared<K, E> {
+    core: Mutex<Core<K, E>>,
+    pub(super) status: watch::Sender<Status>,
+    /// Told when the last reader went.
+    pub(super) unused: Notify,
+}
+
+pub(super) type Told<K, E> = Poll<Option<Change<K, Arc<E>>>>;
+
+impl<K: Hash + Eq + Clone, E: PartialEq> Shared<K, E> {
+    pub(super) fn new() -> Self {
+        Self {
+            core: Mutex::new(Core {
+                table: Table::new(),
+                readers: Vec::new(),
+                active: 0,
+                loaded: false,
+                end: End::Open,
+                generation: 0,
+            }),
+            status: watch::Sender::new(Status::new()),
+            unused: Notify::new(),
+        }
+    }
+
+    /// The lock is held for one step of one party only, never over an await. A panic of a key's or
+    /// an endpoint's own comparison leaves at worst one key unchanged, so poison means nothing.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core<K, E>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Turns the status and notes it in the log, once per change of state.
+    pub(super) fn turn(&self, state: State) {
+        self.status.send_if_modified(|status| {
+            if matches!(state, State::Fresh) && status.is_fresh() {
+                return false;
+            }
+            let before = status.state.name();
+            if status.turn(state) {
+                let now = status.state.name();
+                tracing::debug!(before, now, endpoints = status.endpoints, "source state changed");
+            }
+            true
+        });
+    }
+}
+
+impl<K: Hash + Eq + Clone, E: PartialEq> Core<K, E> {
+    pub(super) fn add_reader(&mut self) -> usize {
+        let reader = Reader {
+            cursor: 0,
+            queue: VecDeque::new(),
+            told: HashMap::new(),
+            // The first `Synced` is owed even for an empty set.
+            unsynced: true,
+            waker: None,
+        };
+        self.active += 1;
+        if let Some(free) = self.readers.iter().position(Option::is_none) {
+            self.readers[free] = Some(reader);
+            return free;
+        }
+        self.readers.push(Some(reader));
+        self.readers.len() - 1
+    }
+
+    /// Says whether it was the last.
+    pub(super) fn drop_reader(&mut self, id: usize) -> bool {
+        let Some(reader) = self.readers.get_mut(id).and_then(Option::take) else { return false };
+        for slot in reader.queue {
+            self.settle(slot);
+        }
+        self.active -= 1;
+        self.active == 0
+    }
+
+    pub(super) fn unused(&self) -> bool {
+        self.active == 0
+    }
+
+    /// Sets the key's value if it differs; says whether it did.
+    pub(super) fn insert(&mut self, key: K, value: Arc<E>) -> bool {
+        if self.table.value(&key).is_some_and(|old| same(old, &value)) {
+            return false;
+        }
+        let (slot, former) = self.table.insert(key, value);
+        self.mark(slot, former);
+        true
+    }
+
+    /// Removes the key if it is there; says whether it was.
+    pub(super) fn remove(&mut self, key: &K) -> bool {
+        self.table.find(key).is_some_and(|slot| self.remove_slot(slot))
+    }
+
+    pub(super) fn remove_slot(&mut self, slot: SlotId) -> bool {
+        let Some(former) = self.table.take(slot) else { return false };
+        self.mark(slot, Some(former));
+        self.table.release(slot);
+        true
+    }
+
+    /// Notes for every reader that the slot no longer holds `former`.
+    fn mark(&mut self, id: SlotId, former: Option<Arc<E>>) {
+        let mut owed = 0;
+        for reader in self.readers.iter_mut().flatten() {
+            if (id as usize) < reader.cursor && !reader.told.contains_key(&id) {
+                reader.told.insert(id, former.clone());
+                reader.queue.push_back(id);
+                owed += 1;
+            }
+        }
+        if let Some(slot) = self.table.get_mut(id) {
+            slot.owed += owed;
+        }
+    }
+
+    /// One reader no longer needs the slot.
+    fn settle(&mut self, id: SlotId) {
+        if let Some(slot) = self.table.get_mut(id) {
+            slot.owed = slot.owed.saturating_sub(1);
+        }
+        self.table.release(id);
+    }
+
+    /// The wakers of all waiting readers, to be woken once the lock is released.
+    pub(super) fn wakers(&mut self) -> Vec<Waker> {
+        self.readers.iter_mut().flatten().filter_map(|reader| reader.waker.take()).collect()
+    }
+
+    /// The next change that reader `id` is owed.
+    pub(super) fn next(&mut self, id: usize, waker: &Waker) -> Told<K, E> {
+        // A reader's id is good for as long as the reader lives.
+        let Some(reader) = self.readers.get_mut(id).and_then(Option::as_mut) else {
+            return Poll::Ready(None);
+        };
+        while let Some(slot_id) = reader.queue.pop_front() {
+            let told = reader.told.remove(&slot_id).flatten();
+            let Some(slot) = self.table.get_mut(slot_id) else { continue };
+            slot.owed = slot.owed.saturating_sub(1);
+            let change = match (&slot.key, &slot.value, told) {
+                (Some(key), Some(now), Some(told)) if !same(now, &told) => {
+                    Some(Change::Insert(key.clone(), now.clone()))
+                }
+                (Some(key), Some(now), None) => Some(Change::Insert(key.clone(), now.clone())),
+                (Some(key), None, Some(_)) => Some(Change::Remove(key.clone())),
+                _ => None,
+            };
+            if slot.value.is_none() {
+                self.table.release(slot_id);
+            }
+            if let Some(change) = change {
+                reader.unsynced = true;
+                return Poll::Ready(Some(change));
+            }
+        }
+        while let Some(slot) = self.table.slots().get(reader.cursor) {
+            reader.cursor += 1;
+            if let (Some(key), Some(value)) = (&slot.key, &slot.value) {
+                reader.unsynced = true;
+                return Poll::Ready(Some(Change::Insert(key.clone(), value.clone())));
+            }
+        }
+        if self.loaded && reader.unsynced {
+            reader.unsynced = false;
+            // A burst must not be paid for until the next one.
+            if reader.told.capacity() > 1024 {
+                reader.told = HashMap::new();
+                reader.queue = VecDeque::new();
+            }
+            return Poll::Ready(Some(Change::Synced));
+        }
+        if self.end == End::Closed {
+            return Poll::Ready(None);
+        }
+        match &mut reader.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Poll::Pending
+    }
+}
+
+fn same<E: PartialEq>(a: &Arc<E>, b: &Arc<E>) -> bool {
+    Arc::ptr_eq(a, b) || **a == **b
+}

@@ -1,0 +1,335 @@
+//! Registering as a desired state: the program says what should be so, a backend keeps it so.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::{Address, Instance, InstanceKey, InstanceStatus, Invalid, SourceError};
+
+/// Registers instances, and keeps them registered.
+///
+/// Object safe, so that a program can choose its backend when it runs (`Arc<dyn Registrar>`).
+pub trait Registrar: Send + Sync {
+    /// Wants `instance` to be registered from now on, whatever happens to the registry meanwhile.
+    /// Returns at once; see [`Registration::registered`].
+    fn register(&self, instance: Instance) -> Registration;
+}
+
+impl<R: Registrar + ?Sized> Registrar for Arc<R> {
+    fn register(&self, instance: Instance) -> Registration {
+        (**self).register(instance)
+    }
+}
+
+impl<R: Registrar + ?Sized> Registrar for Box<R> {
+    fn register(&self, instance: Instance) -> Registration {
+        (**self).register(instance)
+    }
+}
+
+/// What a program wants of its registration: what a backend's owner of it works towards.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Desired {
+    /// The instance is registered as this.
+    Present {
+        /// What the registry should say.
+        instance: Arc<Instance>,
+        /// Counts the versions of the instance, from 1; echoed in
+        /// [`RegistrationStatus::applied`].
+        version: u64,
+    },
+    /// The instance is gone from the registry, and known to be gone.
+    Absent {
+        /// When to give up being sure.
+        deadline: Instant,
+    },
+    /// The handle was dropped: take the instance away if that is easily done.
+    Abandoned,
+}
+
+/// The state of a registration.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RegistrationState {
+    /// Not in the registry, or not known to be, and being put there. The error is what stands in the
+    /// way, if anything does.
+    Registering(Option<SourceError>),
+    /// In the registry.
+    Registered,
+    /// Somebody else's registration holds the id. The backend waits for the holder to go, if so
+    /// configured; otherwise the registration has ended.
+    Conflict(Conflict),
+    /// Being taken away.
+    Deregistering,
+    /// Gone from the registry; it does not come back.
+    Deregistered,
+    /// Ended without knowing that the registry has dropped it.
+    Abandoned(Unconfirmed),
+}
+
+/// Somebody else's live registration holds the id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is held by {}", holder(.address.as_ref()))]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The contested key.
+    pub key: InstanceKey,
+    /// The holder's address, if its registration can be read.
+    pub address: Option<Address>,
+    /// Whether the backend waits for the holder to go.
+    pub waiting: bool,
+}
+
+impl Conflict {
+    /// A conflict over `key` with the instance at `address`.
+    pub fn new(key: InstanceKey, address: Option<Address>, waiting: bool) -> Self {
+        Self { key, address, waiting }
+    }
+}
+
+fn holder(address: Option<&Address>) -> String {
+    address.map_or_else(|| "a registration that cannot be read".into(), Address::to_string)
+}
+
+/// It could not be confirmed in time that the registry has dropped the instance.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("could not confirm that {key} is gone{}{}", within(*.gone_within), because(.cause.as_ref()))]
+#[non_exhaustive]
+pub struct Unconfirmed {
+    /// The instance.
+    pub key: InstanceKey,
+    /// After this time, counted from when the error was made, the registry has dropped it by itself;
+    /// `None` if that is not known.
+    pub gone_within: Option<Duration>,
+    /// What stood in the way.
+    pub cause: Option<SourceError>,
+}
+
+impl Unconfirmed {
+    /// See the fields.
+    pub fn new(
+        key: InstanceKey,
+        gone_within: Option<Duration>,
+        cause: Option<SourceError>,
+    ) -> Self {
+        Self { key, gone_within, cause }
+    }
+}
+
+fn within(gone_within: Option<Duration>) -> String {
+    gone_within
+        .map(|time| format!("; the registry drops it by itself within {:.1} s", time.as_secs_f64()))
+        .unwrap_or_default()
+}
+
+fn because(cause: Option<&SourceError>) -> String {
+    cause.map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// The status of a registration at a moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrationStatus {
+    /// How it is.
+    pub state: RegistrationState,
+    /// The version of the instance that the registry has: the one given to [`Registrar::register`]
+    /// is 1, each update counts one further. 0: none yet.
+    pub applied: u64,
+    /// Until when the registry keeps the instance without hearing from us, where it says so. Counted
+    /// from when the last successful renewal was *sent*: an application can fence itself by it.
+    pub expires: Option<Instant>,
+}
+
+impl RegistrationStatus {
+    /// Not registered yet.
+    pub fn new() -> Self {
+        Self { state: RegistrationState::Registering(None), applied: 0, expires: None }
+    }
+
+    /// How long the registry keeps the instance without hearing from us again; zero if the time is
+    /// over, `None` where the registry has no such time.
+    pub fn remaining(&self) -> Option<Duration> {
+        Some(self.expires?.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Default for RegistrationStatus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why a registration is not, and will not be, in the registry.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistrationError {
+    /// Somebody else holds the id and we do not wait.
+    #[error(transparent)]
+    Conflict(Conflict),
+    /// It has been taken away, or its backend is gone.
+    #[error("{0} is no longer being registered")]
+    Ended(InstanceKey),
+}
+
+/// An instance that a backend keeps registered for as long as this handle lives.
+///
+/// Dropping it takes the instance away without waiting and without certainty; prefer
+/// [`deregister`](Self::deregister).
+pub struct Registration {
+    key: InstanceKey,
+    /// The wanted instance and its version.
+    wanted: Mutex<(Arc<Instance>, u64)>,
+    tell: Box<dyn Fn(Desired) + Send + Sync>,
+    status: watch::Receiver<RegistrationStatus>,
+}
+
+impl Registration {
+    /// How long [`deregister`](Self::deregister) tries to be sure.
+    pub const DEREGISTER_WITHIN: Duration = Duration::from_secs(3);
+
+    /// For backends: the handle of a registration that learns of each new desired state by `tell`
+    /// and says through `status` what became of it. `tell` is called with
+    /// [`Desired::Abandoned`] when the handle is dropped. The first desired state (version 1) is the
+    /// backend's to know.
+    pub fn new(
+        instance: Arc<Instance>,
+        status: watch::Receiver<RegistrationStatus>,
+        tell: impl Fn(Desired) + Send + Sync + 'static,
+    ) -> Self {
+        let key = instance.key();
+        Self { key, wanted: Mutex::new((instance, 1)), tell: Box::new(tell), status }
+    }
+
+    /// What identifies the instance.
+    pub fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    /// The instance as it should be registered.
+    pub fn instance(&self) -> Arc<Instance> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// The status now.
+    pub fn status(&self) -> RegistrationStatus {
+        self.status.borrow().clone()
+    }
+
+    /// The status to await changes of.
+    pub fn watch_status(&self) -> watch::Receiver<RegistrationStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until the registry has the instance as last wanted. Cancel safe.
+    ///
+    /// # Errors
+    /// [`RegistrationError`] when it never will. Trouble with the registry is no such error: it goes
+    /// on trying, and [`status`](Self::status) says why it takes so long.
+    pub async fn registered(&self) -> Result<(), RegistrationError> {
+        let version = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).1;
+        let mut status = self.status.clone();
+        let ended = || RegistrationError::Ended(self.key.clone());
+        let status = status
+            .wait_for(|status| match &status.state {
+                RegistrationState::Registered => status.applied >= version,
+                RegistrationState::Conflict(conflict) => !conflict.waiting,
+                RegistrationState::Registering(_) => false,
+                _ => true,
+            })
+            .await
+            .map_err(|_| ended())?;
+        match &status.state {
+            RegistrationState::Registered => Ok(()),
+            RegistrationState::Conflict(conflict) => {
+                Err(RegistrationError::Conflict(conflict.clone()))
+            }
+            _ => Err(ended()),
+        }
+    }
+
+    /// Changes the instance: weight, zone, status, metadata, address. Returns at once; see
+    /// [`registered`](Self::registered).
+    ///
+    /// # Errors
+    /// [`Invalid`] if `change` touched the id or the service; nothing is changed then.
+    pub fn update(&self, change: impl FnOnce(&mut Instance)) -> Result<(), Invalid> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut instance = (*wanted.0).clone();
+        change(&mut instance);
+        if instance.key() != self.key {
+            return Err(Invalid::new(
+                "registration",
+                instance.key().to_string(),
+                "an update cannot change the service or the id",
+            ));
+        }
+        if instance == *wanted.0 {
+            return Ok(());
+        }
+        *wanted = (Arc::new(instance), wanted.1 + 1);
+        // Told under the lock, so that two updates cannot overtake each other.
+        (self.tell)(Desired::Present { instance: wanted.0.clone(), version: wanted.1 });
+        Ok(())
+    }
+
+    /// Announces that the instance will go: its status becomes
+    /// [`Draining`](InstanceStatus::Draining). Returns at once; see [`registered`](Self::registered).
+    pub fn drain(&self) {
+        // Only a change of the id could be refused.
+        let _ = self.update(|instance| instance.status = InstanceStatus::Draining);
+    }
+
+    /// Takes the instance away, trying for [`DEREGISTER_WITHIN`](Self::DEREGISTER_WITHIN) to be
+    /// sure: `Ok` means that the registry no longer has it and that it does not come back.
+    ///
+    /// Once called it goes on even if the future is dropped.
+    ///
+    /// # Errors
+    /// [`Unconfirmed`] at the deadline; it says until when the instance may still be there.
+    pub async fn deregister(self) -> Result<(), Unconfirmed> {
+        self.deregister_within(Self::DEREGISTER_WITHIN).await
+    }
+
+    /// [`deregister`](Self::deregister) with another deadline.
+    pub async fn deregister_within(self, time: Duration) -> Result<(), Unconfirmed> {
+        let deadline = Instant::now() + time;
+        (self.tell)(Desired::Absent { deadline });
+        let mut status = self.status.clone();
+        let waited = status.wait_for(|status| {
+            matches!(
+                status.state,
+                RegistrationState::Deregistered | RegistrationState::Abandoned(_)
+            )
+        });
+        // The backend keeps the deadline itself; this one is for a backend that is gone or stuck.
+        let grace = deadline + Duration::from_millis(500);
+        if let Ok(Ok(status)) = tokio::time::timeout_at(grace, waited).await {
+            return match &status.state {
+                RegistrationState::Abandoned(unconfirmed) => Err(unconfirmed.clone()),
+                _ => Ok(()),
+            };
+        }
+        let cause = SourceError::new("the backend of the registration did not answer");
+        Err(Unconfirmed::new(self.key.clone(), self.status().remaining(), Some(cause)))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        (self.tell)(Desired::Abandoned);
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status();
+        f.debug_struct("Registration")
+            .field("key", &self.key)
+            .field("status", &status)
+            .finish_non_exhaustive()
+    }
+}

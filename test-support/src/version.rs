@@ -1,0 +1,170 @@
+//! Which etcd there is to test against, and where its binary lies.
+//!
+//! Both versions are meant to be there, but a machine with one of them can still run the tests of it.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// A line of etcd releases that the project is tested against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// etcd 3.5.
+    V3_5,
+    /// etcd 3.4.
+    V3_4,
+}
+
+impl Version {
+    const ALL: [Self; 2] = [Self::V3_5, Self::V3_4];
+
+    /// What names this version in the environment: `35` or `34`.
+    const fn digits(self) -> &'static str {
+        match self {
+            Self::V3_5 => "35",
+            Self::V3_4 => "34",
+        }
+    }
+
+    /// Reads what `etcd --version` prints.
+    fn from_output(output: &str) -> Option<Self> {
+        let version = output.lines().find_map(|line| line.strip_prefix("etcd Version: "))?;
+        Self::ALL.into_iter().find(|known| version.starts_with(&format!("{known}.")))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V3_5 => "3.5",
+            Self::V3_4 => "3.4",
+        })
+    }
+}
+
+/// The versions that can be run here, newest first.
+///
+/// # Panics
+///
+/// If there is none, saying how to get one; or if a variable names a binary that does not run.
+pub fn versions() -> Vec<Version> {
+    let found: Vec<_> = binaries().keys().copied().collect();
+    assert!(
+        !found.is_empty(),
+        "no etcd to test against: run ./scripts/setup, or set ETCD_BIN to an etcd 3.5 or 3.4"
+    );
+    found
+}
+
+/// The binary of `version`.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn binary(version: Version) -> &'static Path {
+    binaries().get(&version).unwrap_or_else(|| {
+        panic!(
+            "no etcd {version} to test against: run ./scripts/setup, or set DISCOVERY_TEST_ETCD_{}",
+            version.digits()
+        )
+    })
+}
+
+/// Everything found, looked up once: asking a binary for its version starts a process.
+fn binaries() -> &'static BTreeMap<Version, PathBuf> {
+    static FOUND: OnceLock<BTreeMap<Version, PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let asked = [named("ETCD_BIN"), on_path("etcd")].into_iter().flatten();
+        let setup = read_setup(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/env"));
+        let mut found = BTreeMap::new();
+        for version in Version::ALL {
+            if let Some(path) = named(&format!("DISCOVERY_TEST_ETCD_{}", version.digits())) {
+                found.insert(version, path);
+            }
+        }
+        for path in asked {
+            if let Some(version) = ask(&path) {
+                found.entry(version).or_insert(path);
+            }
+        }
+        for (version, path) in setup {
+            found.entry(version).or_insert(path);
+        }
+        found
+    })
+}
+
+/// The file that `variable` names. A name that leads nowhere is a mistake to hear about, not to skip.
+fn named(variable: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os(variable).filter(|value| !value.is_empty())?);
+    let absolute = fs::canonicalize(&path)
+        .unwrap_or_else(|error| panic!("{variable}={} cannot be used: {error}", path.display()));
+    Some(absolute)
+}
+
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn ask(binary: &Path) -> Option<Version> {
+    let output = Command::new(binary)
+        .arg("--version")
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {} --version: {error}", binary.display()));
+    Version::from_output(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What `scripts/setup` wrote down: lines like `export ETCD_35="/path"`.
+fn read_setup(file: &Path) -> BTreeMap<Version, PathBuf> {
+    fs::read_to_string(file).map(|text| parse_setup(&text)).unwrap_or_default()
+}
+
+fn parse_setup(text: &str) -> BTreeMap<Version, PathBuf> {
+    let mut found = BTreeMap::new();
+    for line in text.lines() {
+        let line = line.trim();
+        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else {
+            continue;
+        };
+        let path = Path::new(value.trim_matches(['"', '\'']));
+        let version = Version::ALL
+            .into_iter()
+            .find(|version| name.strip_suffix(version.digits()).is_some_and(|it| it.ends_with("ETCD_")));
+        // The setup may have been removed with the rest of the cache since the file was written.
+        if let Some(version) = version.filter(|_| path.is_file()) {
+            found.insert(version, path.to_path_buf());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_what_etcd_prints() {
+        let printed = "etcd Version: 3.5.1\nGit SHA: e8732fb5f\nGo Version: go1.16.3\n";
+        assert_eq!(Version::from_output(printed), Some(Version::V3_5));
+        assert_eq!(Version::from_output("etcd Version: 3.4.23\n"), Some(Version::V3_4));
+        assert_eq!(Version::from_output("etcd Version: 3.51.0\n"), None);
+        assert_eq!(Version::from_output("something else"), None);
+    }
+
+    #[test]
+    fn the_setup_file_is_read_as_a_shell_would() {
+        let here = env::current_exe().expect("a running test has a binary");
+        let text = format!(
+            "# comment\nexport ETCD_35=\"{0}\"\nDISCOVERY_TEST_ETCD_34='{0}'\nexport PATH=\"$PATH:/x\"\n",
+            here.display()
+        );
+        let found = parse_setup(&text);
+        assert_eq!(found.get(&Version::V3_5), Some(&here));
+        assert_eq!(found.get(&Version::V3_4), Some(&here));
+        assert!(parse_setup("export ETCD_35=/nowhere/etcd\n").is_empty());
+    }
+}
