@@ -9,6 +9,8 @@ mod publish;
 mod registration;
 mod source;
 mod status;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use change::Change;
 pub use fixed::StaticSource;

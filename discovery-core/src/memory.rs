@@ -120,8 +120,9 @@ impl MemoryRegistry {
             return false;
         };
         claim.lost = true;
-        claim.tell(RegistrationState::Registering(Some(error)));
+        let status = claim.status.clone();
         memory.apply(vec![Update::Remove(key.clone())]);
+        status.send_modify(|status| status.state = RegistrationState::Registering(Some(error)));
         true
     }
 
@@ -204,8 +205,11 @@ impl Memory {
             return;
         }
         let batch = vec![Update::Insert(key.clone(), claim.instance.clone())];
-        claim.tell(RegistrationState::Registered);
+        // First done, then told: who awaits the status finds it so.
         self.apply(batch);
+        if let Some(claim) = self.holders.get(key).and_then(VecDeque::front) {
+            claim.tell(RegistrationState::Registered);
+        }
     }
 
     fn claim(&mut self, instance: Arc<Instance>, status: Sender) -> u64 {
@@ -230,15 +234,17 @@ impl Memory {
             queue[place].instance = instance;
             queue[place].version = version;
         } else {
-            if let Some(claim) = queue.remove(place) {
-                claim.tell(RegistrationState::Deregistered);
-            }
+            let gone = queue.remove(place);
             if queue.is_empty() {
                 self.holders.remove(key);
-            }
-            if place == 0 && !self.holders.contains_key(key) {
                 self.apply(vec![Update::Remove(key.clone())]);
+            } else if place == 0 {
+                self.put(key);
             }
+            if let Some(claim) = gone {
+                claim.tell(RegistrationState::Deregistered);
+            }
+            return;
         }
         if place == 0 {
             self.put(key);

@@ -286,7 +286,7 @@ impl Registration {
     /// Takes the instance away, trying for [`DEREGISTER_WITHIN`](Self::DEREGISTER_WITHIN) to be
     /// sure: `Ok` means that the registry no longer has it and that it does not come back.
     ///
-    /// Once called it goes on even if the future is dropped.
+    /// Once polled it goes on even if the future is dropped.
     ///
     /// # Errors
     /// [`Unconfirmed`] at the deadline; it says until when the instance may still be there.
@@ -296,7 +296,9 @@ impl Registration {
 
     /// [`deregister`](Self::deregister) with another deadline.
     pub async fn deregister_within(self, time: Duration) -> Result<(), Unconfirmed> {
-        let deadline = Instant::now() + time;
+        let now = Instant::now();
+        // As good as for ever where the clock cannot count so far.
+        let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(3600 * 24 * 365));
         (self.tell)(Desired::Absent { deadline });
         let mut status = self.status.clone();
         let waited = status.wait_for(|status| {

@@ -118,6 +118,11 @@ impl Status {
         }
     }
 
+    /// That of a stream derived from no streams at all: it has ended.
+    pub(crate) fn of_nothing() -> Self {
+        Self { state: State::Closed, ..Self::new() }
+    }
+
     /// How long the state has been what it is.
     pub fn elapsed(&self) -> Duration {
         Instant::now().saturating_duration_since(self.since_instant)
@@ -133,22 +138,20 @@ impl Status {
         matches!(self.state, State::Stale(_))
     }
 
-    /// Turns to `state`; `since` moves only when the kind of state does. Says whether it did.
-    pub(crate) fn turn(&mut self, state: State) -> bool {
+    /// Turns to `state`; `since` moves only when the kind of state does.
+    pub(crate) fn turn(&mut self, state: State) {
         if let Some(error) = state.error() {
             self.last_error = Some(error.clone());
         }
-        let turned = !self.state.is_same_kind(&state);
-        if turned {
+        if !self.state.is_same_kind(&state) {
             self.since = SystemTime::now();
             self.since_instant = Instant::now();
         }
         self.state = state;
-        turned
     }
 }
 
-/// The source went away (its publisher and all readers were dropped) before the awaited status came.
+/// The source was closed, or went away (its publisher and all readers were dropped), before the awaited status came.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the source is gone; its last state was {}", .0.state.name())]
 pub struct SourceGone(pub Box<Status>);
@@ -202,7 +205,7 @@ impl StatusReader {
     /// Cancel safe: nothing is lost by dropping the future.
     ///
     /// # Errors
-    /// [`SourceGone`] if the source went away first.
+    /// [`SourceGone`] if the source was closed or went away first.
     pub async fn wait_for(
         &mut self,
         mut wanted: impl FnMut(&Status) -> bool,
@@ -213,7 +216,8 @@ impl StatusReader {
             if wanted(&status) {
                 return Ok(status);
             }
-            if !self.changed().await {
+            // Closed is for ever, also while somebody still holds a reader.
+            if matches!(status.state, State::Closed) || !self.changed().await {
                 return Err(SourceGone(Box::new(status)));
             }
         }

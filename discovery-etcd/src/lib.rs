@@ -1,1 +1,13 @@
-//! .
+//! etcd.
+mod backoff;
+mod config;
+mod native;
+mod register;
+mod registry;
+#[cfg(feature = "tls")]
+mod tls;
+mod watch;
+mod wire;
+pub use config::{ConfigError, EtcdConfig};
+pub use register::{OnConflict, RegisterOptions};
+pub use registry::EtcdRegistry;

@@ -1,1 +1,23 @@
-//! .
+#![doc = include_str!("../README.md")]
+
+mod avoid;
+mod endpoints;
+mod error;
+#[cfg(feature = "http")]
+pub mod http;
+mod load;
+mod maker;
+mod shared;
+
+pub use avoid::Avoid;
+pub use endpoints::Endpoints;
+pub use error::BalanceError;
+#[cfg(feature = "http")]
+pub use http::{
+    HttpBalance, HttpConfig, HttpEndpoint, HttpError, HttpErrorKind, HttpMaker, ServedBy, balance,
+};
+pub use load::{
+    LoadMeasure, Measured, MeasuredLoad, MeasuredMaker, PeakEwmaMaker, PendingRequestsMaker,
+};
+pub use maker::{KeepIf, MakeEndpoint, same_address};
+pub use shared::{Limits, SharedBalance};

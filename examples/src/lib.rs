@@ -1,1 +1,17 @@
-//! .
+//! What the programs `node`, `gateway` and `watch` share, and what each of them is.
+//!
+//! The binaries only call [`program::main`]; everything they do is here, so that the gateway's demo
+//! can run nodes in its own process and tests can run any of it in theirs.
+
+pub mod etcd;
+pub mod fault;
+pub mod gateway;
+pub mod logging;
+pub mod node;
+pub mod options;
+pub mod output;
+pub mod program;
+pub mod reply;
+pub mod server;
+pub mod shutdown;
+pub mod watch;

@@ -34,10 +34,10 @@ impl DataDir {
         static SWEEP: Once = Once::new();
         let base = base();
         SWEEP.call_once(|| sweep(&base, YOUNG));
-        let mut dir = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .tempdir_in(&base)
-            .unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", base.display()));
+        let mut dir =
+            tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base).unwrap_or_else(|error| {
+                panic!("cannot make a directory in {}: {error}", base.display())
+            });
         dir.disable_cleanup(env::var_os("DISCOVERY_TEST_KEEP").is_some());
         let lock = File::create(dir.path().join(LOCK)).expect("a new directory takes a file");
         flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("a new file can be locked");
@@ -52,7 +52,9 @@ impl DataDir {
 fn base() -> PathBuf {
     let memory = Path::new("/dev/shm");
     match rustix::fs::statvfs(memory) {
-        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) > ENOUGH_MEMORY => memory.to_path_buf(),
+        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) > ENOUGH_MEMORY => {
+            memory.to_path_buf()
+        }
         _ => env::temp_dir(),
     }
 }
@@ -61,7 +63,10 @@ fn base() -> PathBuf {
 fn sweep(base: &Path, young: Duration) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
+        let ours = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(PREFIX));
         if !ours || age(&path).is_none_or(|age| age < young) {
             continue;
         }

@@ -59,8 +59,12 @@ impl Guard {
     pub(crate) fn command(self, program: &Path) -> Command {
         match self {
             Self::Kernel => {
+                // Who died before the kernel was asked is not noticed by it, but is nobody's parent.
+                const CHECK: &str = "test \"$PPID\" = \"$0\" && exec \"$@\"";
+                let parent = std::process::id().to_string();
                 let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "KILL"]).arg(program).stdin(Stdio::null());
+                command.args(["--pdeathsig", "KILL", "sh", "-c", CHECK, &parent]).arg(program);
+                command.stdin(Stdio::null());
                 command
             }
             Self::Shell => {
@@ -99,4 +103,38 @@ pub(crate) fn spawn(command: Command) -> io::Result<(Child, Lifeline)> {
     let mut child = child.recv().expect("the forking thread answers every job")?;
     let lifeline = Lifeline(child.stdin.take());
     Ok((child, lifeline))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn wait(command: &mut Command) -> ExitStatus {
+        command.status().expect("it can be started")
+    }
+
+    #[test]
+    fn a_program_whose_parent_is_gone_already_does_not_start() {
+        if Guard::best() != Guard::Kernel {
+            return;
+        }
+        let mut ours = Guard::Kernel.command(Path::new("true"));
+        assert!(wait(&mut ours).success());
+        // As if we had died: the shell between us is its parent now.
+        let mut orphan = Command::new("sh");
+        orphan.args(["-c", "\"$@\" & wait $!", "sh"]).arg(ours.get_program()).args(ours.get_args());
+        assert!(!wait(&mut orphan).success());
+    }
+
+    #[test]
+    fn what_is_released_is_not_killed() {
+        let mut command = Guard::Shell.command(Path::new("sh"));
+        command.args(["-c", "sleep 0.2; exit 7"]);
+        let (mut child, mut lifeline) = spawn(command).expect("a shell can be started");
+        lifeline.release();
+        let status = child.wait().expect("our own child can be waited for");
+        assert_eq!(status.code(), Some(7), "{status}");
+    }
 }

@@ -58,7 +58,8 @@ impl Port {
 fn claims_dir() -> PathBuf {
     let user = rustix::process::getuid().as_raw();
     let dir = env::temp_dir().join(format!("discovery-test-ports-{user}"));
-    fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
+    fs::create_dir_all(&dir)
+        .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
     dir
 }
 

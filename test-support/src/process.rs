@@ -30,13 +30,20 @@ pub struct Process {
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process").field("pid", &self.pid()).field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("Process")
+            .field("pid", &self.pid())
+            .field("log", &self.log)
+            .finish_non_exhaustive()
     }
 }
 
 impl Process {
     /// Starts `program`; `configure` adds arguments and variables. What it prints goes to the file `log`.
-    pub fn spawn(program: &Path, log: &Path, configure: impl FnOnce(&mut Command)) -> io::Result<Self> {
+    pub fn spawn(
+        program: &Path,
+        log: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> io::Result<Self> {
         Self::spawn_under(Guard::best(), program, log, configure)
     }
 
@@ -192,7 +199,8 @@ mod tests {
         let name = format!("process::tests::{name}");
         if let Some(dir) = env::var_os(DIR) {
             let process = sleep(guard, Path::new(&dir));
-            fs::write(Path::new(&dir).join("pid"), process.pid().to_string()).expect("the directory is there");
+            fs::write(Path::new(&dir).join("pid"), process.pid().to_string())
+                .expect("the directory is there");
             std::future::pending::<()>().await;
         }
         let data = DataDir::new();
@@ -203,33 +211,46 @@ mod tests {
             .spawn()
             .expect("the test binary can be started");
         let pid = eventually(Duration::from_secs(10), "the child of the victim runs", async || {
-            fs::read_to_string(data.path().join("pid")).ok().filter(|pid| !pid.is_empty() && alive(pid))
+            fs::read_to_string(data.path().join("pid"))
+                .ok()
+                .filter(|pid| !pid.is_empty() && alive(pid))
         })
         .await;
         victim.kill().expect("our own child can be killed");
         victim.wait().expect("our own child can be waited for");
-        eventually(Duration::from_secs(5), "the child has died with it", async || !alive(&pid)).await;
+        eventually(Duration::from_secs(5), "the child has died with it", async || !alive(&pid))
+            .await;
     }
 
     #[tokio::test]
     async fn the_kernel_kills_it_when_the_test_process_dies() {
         if Guard::best() == Guard::Kernel {
-            dies_with_the_test_process(Guard::Kernel, "the_kernel_kills_it_when_the_test_process_dies").await;
+            dies_with_the_test_process(
+                Guard::Kernel,
+                "the_kernel_kills_it_when_the_test_process_dies",
+            )
+            .await;
         }
     }
 
     #[tokio::test]
     async fn the_shell_kills_it_when_the_test_process_dies() {
-        dies_with_the_test_process(Guard::Shell, "the_shell_kills_it_when_the_test_process_dies").await;
+        dies_with_the_test_process(Guard::Shell, "the_shell_kills_it_when_the_test_process_dies")
+            .await;
     }
 
     #[tokio::test]
     async fn the_shell_goes_when_its_charge_is_killed() {
         let data = DataDir::new();
         let mark = format!("1000.{}", std::process::id());
-        let process = Process::spawn_under(Guard::Shell, Path::new("sleep"), &data.path().join("log"), |command| {
-            command.arg(&mark);
-        })
+        let process = Process::spawn_under(
+            Guard::Shell,
+            Path::new("sleep"),
+            &data.path().join("log"),
+            |command| {
+                command.arg(&mark);
+            },
+        )
         .expect("sleep can be started");
         eventually(Duration::from_secs(5), "charge and watcher run", async || {
             with_command_line(&mark).len() == 2
@@ -250,7 +271,8 @@ mod tests {
             let thread = fs::read_link("/proc/thread-self").expect("this system has /proc");
             (sleep(Guard::best(), &dir), Path::new("/proc").join(thread))
         };
-        let (process, thread) = std::thread::spawn(start).join().expect("the thread does not panic");
+        let (process, thread) =
+            std::thread::spawn(start).join().expect("the thread does not panic");
         // The kernel forgets a thread after it has signalled the children of that thread.
         eventually(Duration::from_secs(5), "the thread is gone", async || !thread.exists()).await;
         process.pause();

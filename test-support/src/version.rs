@@ -30,10 +30,9 @@ impl Version {
         }
     }
 
-    /// Reads what `etcd --version` prints.
-    fn from_output(output: &str) -> Option<Self> {
-        let version = output.lines().find_map(|line| line.strip_prefix("etcd Version: "))?;
-        Self::ALL.into_iter().find(|known| version.starts_with(&format!("{known}.")))
+    /// The line that a release such as `3.5.1` belongs to.
+    fn of(release: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| release.starts_with(&format!("{known}.")))
     }
 }
 
@@ -78,30 +77,43 @@ pub fn binary(version: Version) -> &'static Path {
 fn binaries() -> &'static BTreeMap<Version, PathBuf> {
     static FOUND: OnceLock<BTreeMap<Version, PathBuf>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let asked = [named("ETCD_BIN"), on_path("etcd")].into_iter().flatten();
-        let setup = read_setup(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/env"));
-        let mut found = BTreeMap::new();
-        for version in Version::ALL {
-            if let Some(path) = named(&format!("DISCOVERY_TEST_ETCD_{}", version.digits())) {
-                found.insert(version, path);
-            }
+        let given: BTreeMap<_, _> = Version::ALL
+            .into_iter()
+            .filter_map(|version| {
+                Some((version, named(&format!("DISCOVERY_TEST_ETCD_{}", version.digits()))?))
+            })
+            .collect();
+        if !given.is_empty() {
+            return given;
         }
-        for path in asked {
-            if let Some(version) = ask(&path) {
-                found.entry(version).or_insert(path);
-            }
+        if let Some(path) = named("ETCD_BIN") {
+            let release =
+                ask(&path).unwrap_or_else(|| panic!("ETCD_BIN={} is no etcd", path.display()));
+            // Somebody who asks for a newer one wants to know whether it does as well.
+            return BTreeMap::from([(Version::of(&release).unwrap_or(Version::V3_5), path)]);
         }
-        for (version, path) in setup {
-            found.entry(version).or_insert(path);
+        let mut found = read_setup(&cache().join("env"));
+        if let Some(path) = on_path("etcd")
+            && let Some(version) = ask(&path).and_then(|release| Version::of(&release))
+        {
+            found.insert(version, path);
         }
         found
     })
 }
 
+/// Where `scripts/setup` keeps what it got.
+fn cache() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.join(env::var_os("DISCOVERY_CACHE").unwrap_or_else(|| ".cache".into()))
+}
+
 /// The file that `variable` names. A name that leads nowhere is a mistake to hear about, not to skip.
 fn named(variable: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os(variable).filter(|value| !value.is_empty())?);
-    let absolute = fs::canonicalize(&path)
+    let is_name = path.components().count() == 1;
+    let found = path.to_str().filter(|_| is_name).and_then(on_path).unwrap_or_else(|| path.clone());
+    let absolute = fs::canonicalize(found)
         .unwrap_or_else(|error| panic!("{variable}={} cannot be used: {error}", path.display()));
     Some(absolute)
 }
@@ -110,15 +122,20 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-fn ask(binary: &Path) -> Option<Version> {
+/// Asks a binary for its release, such as `3.5.1`. `None` if it is no etcd.
+fn ask(binary: &Path) -> Option<String> {
     let output = Command::new(binary)
         .arg("--version")
         .output()
         .unwrap_or_else(|error| panic!("cannot run {} --version: {error}", binary.display()));
-    Version::from_output(&String::from_utf8_lossy(&output.stdout))
+    release(&String::from_utf8_lossy(&output.stdout)).map(str::to_owned)
 }
 
-/// What `scripts/setup` wrote down: lines like `export ETCD_35="/path"`.
+fn release(printed: &str) -> Option<&str> {
+    printed.lines().find_map(|line| line.strip_prefix("etcd Version: "))
+}
+
+/// What `scripts/setup` wrote down: lines like `export ETCD_35=/path`.
 fn read_setup(file: &Path) -> BTreeMap<Version, PathBuf> {
     fs::read_to_string(file).map(|text| parse_setup(&text)).unwrap_or_default()
 }
@@ -127,16 +144,18 @@ fn parse_setup(text: &str) -> BTreeMap<Version, PathBuf> {
     let mut found = BTreeMap::new();
     for line in text.lines() {
         let line = line.trim();
-        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else {
+        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=')
+        else {
             continue;
         };
-        let path = Path::new(value.trim_matches(['"', '\'']));
-        let version = Version::ALL
-            .into_iter()
-            .find(|version| name.strip_suffix(version.digits()).is_some_and(|it| it.ends_with("ETCD_")));
+        // The shell's own quoting, of which a path to a binary shows no more than a backslash.
+        let path = PathBuf::from(value.trim_matches(['"', '\'']).replace('\\', ""));
+        let version = Version::ALL.into_iter().find(|version| {
+            name.strip_suffix(version.digits()).is_some_and(|it| it.ends_with("ETCD_"))
+        });
         // The setup may have been removed with the rest of the cache since the file was written.
         if let Some(version) = version.filter(|_| path.is_file()) {
-            found.insert(version, path.to_path_buf());
+            found.insert(version, path);
         }
     }
     found
@@ -149,10 +168,11 @@ mod tests {
     #[test]
     fn the_version_is_read_from_what_etcd_prints() {
         let printed = "etcd Version: 3.5.1\nGit SHA: e8732fb5f\nGo Version: go1.16.3\n";
-        assert_eq!(Version::from_output(printed), Some(Version::V3_5));
-        assert_eq!(Version::from_output("etcd Version: 3.4.23\n"), Some(Version::V3_4));
-        assert_eq!(Version::from_output("etcd Version: 3.51.0\n"), None);
-        assert_eq!(Version::from_output("something else"), None);
+        assert_eq!(release(printed), Some("3.5.1"));
+        assert_eq!(release("something else"), None);
+        assert_eq!(Version::of("3.5.1"), Some(Version::V3_5));
+        assert_eq!(Version::of("3.4.23"), Some(Version::V3_4));
+        assert_eq!(Version::of("3.51.0"), None);
     }
 
     #[test]

@@ -22,13 +22,15 @@ const POLL: Duration = Duration::from_millis(5);
 pub fn slack(limit: Duration) -> Duration {
     static FACTOR: OnceLock<f64> = OnceLock::new();
     let factor = *FACTOR.get_or_init(|| match env::var("DISCOVERY_TEST_SLACK") {
-        Ok(text) => match text.parse() {
-            Ok(factor) if (0.0..=1000.0).contains(&factor) => factor,
-            _ => panic!("DISCOVERY_TEST_SLACK={text} is not a factor between 0 and 1000"),
-        },
+        Ok(text) => factor(&text)
+            .unwrap_or_else(|| panic!("DISCOVERY_TEST_SLACK={text} is not a factor up to 1000")),
         Err(_) => 1.0,
     });
     limit.mul_f64(factor)
+}
+
+fn factor(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|factor| (0.0..=1000.0).contains(factor))
 }
 
 /// Whether the long forms of the tests are asked for with `DISCOVERY_TEST_LONG`.
@@ -119,13 +121,18 @@ async fn poll<C: Check>(
         let left = deadline.saturating_duration_since(Instant::now());
         // The last question is always given the time to be answered, however late it is asked.
         let Ok(answer) = tokio::time::timeout(left.max(POLL), condition()).await else {
-            panic!("{place}: not within {limit:?}: {what}; the last question was not answered, seen before: {last}");
+            panic!(
+                "{place}: not within {limit:?}: {what}; the last question was not answered, seen before: {last}"
+            );
         };
         match answer.check() {
             Ok(value) => return value,
             Err(seen) => last = seen,
         }
-        assert!(Instant::now() < deadline, "{place}: not within {limit:?}: {what}; last seen: {last}");
+        assert!(
+            Instant::now() < deadline,
+            "{place}: not within {limit:?}: {what}; last seen: {last}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
@@ -138,10 +145,12 @@ async fn poll<C: Check>(
 pub async fn on_each_version(mut test: impl AsyncFnMut(Version)) {
     for version in versions() {
         let mut run = pin!(test(version));
-        let outcome = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
-            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(payload) => Poll::Ready(Err(payload)),
+        let outcome = std::future::poll_fn(|cx| {
+            match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+                Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+                Ok(Poll::Pending) => Poll::Pending,
+                Err(payload) => Poll::Ready(Err(payload)),
+            }
         })
         .await;
         if let Err(payload) = outcome {
@@ -181,14 +190,27 @@ mod tests {
     #[tokio::test]
     async fn the_failure_says_where_what_and_what_was_seen() {
         let message = failure(async {
-            eventually(Duration::from_millis(20), "the moon is blue", async || Err::<(), _>("white")).await;
+            eventually(Duration::from_millis(20), "the moon is blue", async || {
+                Err::<(), _>("white")
+            })
+            .await;
         })
         .await;
         assert!(message.contains("wait.rs"), "{message}");
         assert!(message.contains("the moon is blue; last seen: \"white\""), "{message}");
 
-        let message = failure(eventually_eq(Duration::from_millis(20), "moons", 2, async || 1)).await;
+        let message =
+            failure(eventually_eq(Duration::from_millis(20), "moons", 2, async || 1)).await;
         assert!(message.contains("moons = 2; last seen: 1"), "{message}");
+    }
+
+    #[test]
+    fn a_factor_is_a_number_that_makes_sense() {
+        assert_eq!(factor("2"), Some(2.0));
+        assert_eq!(factor("0.5"), Some(0.5));
+        for wrong in ["", "x", "-1", "inf", "NaN"] {
+            assert_eq!(factor(wrong), None, "{wrong}");
+        }
     }
 
     #[tokio::test]

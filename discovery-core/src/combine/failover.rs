@@ -2,13 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
-use futures_core::Stream as _;
-
-use super::{DynSource, KeyPart, Part};
+use super::{DynSource, KeyPart, Part, take};
 use crate::publish::Derive;
 use crate::{
     Change, Changes, InstanceChanges, Publisher, ServiceName, Source, State, Status, Update,
@@ -38,36 +35,29 @@ enum Drained {
 impl<K: KeyPart, E: Part + PartialEq> Input<K, E> {
     /// Drains an input that has not loaded into its table.
     fn drain(&mut self, cx: &mut Context<'_>) -> Drained {
-        let mut drained = Drained::Nothing;
-        loop {
-            match Pin::new(&mut self.changes).poll_next(cx) {
-                Poll::Ready(Some(Change::Insert(key, endpoint))) => {
-                    self.table.insert(key, endpoint);
-                }
-                Poll::Ready(Some(Change::Remove(key))) => {
-                    self.table.remove(&key);
-                }
-                Poll::Ready(Some(Change::Synced)) => drained = Drained::Loaded,
-                Poll::Ready(None) if matches!(drained, Drained::Nothing) => return Drained::Ended,
-                Poll::Ready(None) | Poll::Pending => return drained,
-            }
+        let mut loaded = false;
+        let table = &mut self.table;
+        let more = take(&mut self.changes, cx, |change| match change {
+            Change::Insert(key, endpoint) => drop(table.insert(key, endpoint)),
+            Change::Remove(key) => drop(table.remove(&key)),
+            Change::Synced => loaded = true,
+        });
+        match (loaded, more) {
+            // If it has ended, too, that is seen when it is in use.
+            (true, _) => Drained::Loaded,
+            (false, true) => Drained::Nothing,
+            (false, false) => Drained::Ended,
         }
     }
 
     /// Passes on what the input in use has; `false` when it has ended.
     fn pass_on(&mut self, cx: &mut Context<'_>, out: &mut Publisher<K, E>) -> bool {
         let mut batch = Vec::new();
-        let more = loop {
-            match Pin::new(&mut self.changes).poll_next(cx) {
-                Poll::Ready(Some(Change::Insert(key, endpoint))) => {
-                    batch.push(Update::Insert(key, endpoint));
-                }
-                Poll::Ready(Some(Change::Remove(key))) => batch.push(Update::Remove(key)),
-                Poll::Ready(Some(Change::Synced)) => {}
-                Poll::Ready(None) => break false,
-                Poll::Pending => break true,
-            }
-        };
+        let more = take(&mut self.changes, cx, |change| match change {
+            Change::Insert(key, endpoint) => batch.push(Update::Insert(key, endpoint)),
+            Change::Remove(key) => batch.push(Update::Remove(key)),
+            Change::Synced => {}
+        });
         out.apply(batch, None);
         more
     }
@@ -99,7 +89,7 @@ impl<K: KeyPart, E: Part + PartialEq> Derive<K, E> for FirstLoaded<K, E> {
 fn first_loaded(inputs: &[Status]) -> Status {
     let open = || inputs.iter().filter(|status| !matches!(status.state, State::Closed));
     let preferred = inputs.iter().find(|status| status.loaded).or_else(|| open().next());
-    preferred.or(inputs.first()).cloned().unwrap_or_else(Status::new)
+    preferred.or(inputs.first()).cloned().unwrap_or_else(Status::of_nothing)
 }
 
 /// The first of several streams that has loaded; see the [table](super).

@@ -2,13 +2,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
-use futures_core::Stream as _;
-
-use super::{KeyPart, Part};
+use super::{KeyPart, Part, take};
 use crate::publish::Derive;
 use crate::{
     Change, Changes, InstanceChanges, InstanceKey, Publisher, ServiceName, Source, Status, Update,
@@ -29,20 +26,14 @@ where
     fn drain(&mut self, cx: &mut Context<'_>, out: &mut Publisher<K, O>) -> bool {
         let mut batch = Vec::new();
         let mut synced = false;
-        let more = loop {
-            match Pin::new(&mut self.input).poll_next(cx) {
-                Poll::Ready(Some(Change::Insert(key, endpoint))) => {
-                    batch.push(match (self.f)(&key, &endpoint) {
-                        Some(endpoint) => Update::Insert(key, endpoint),
-                        None => Update::Remove(key),
-                    });
-                }
-                Poll::Ready(Some(Change::Remove(key))) => batch.push(Update::Remove(key)),
-                Poll::Ready(Some(Change::Synced)) => synced = true,
-                Poll::Ready(None) => break false,
-                Poll::Pending => break true,
-            }
-        };
+        let more = take(&mut self.input, cx, |change| match change {
+            Change::Insert(key, endpoint) => batch.push(match (self.f)(&key, &endpoint) {
+                Some(endpoint) => Update::Insert(key, endpoint),
+                None => Update::Remove(key),
+            }),
+            Change::Remove(key) => batch.push(Update::Remove(key)),
+            Change::Synced => synced = true,
+        });
         out.apply(batch, None);
         if synced {
             out.fresh();

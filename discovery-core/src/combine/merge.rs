@@ -2,13 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
-use futures_core::Stream as _;
-
-use super::{DynSource, KeyPart, Part};
+use super::{DynSource, KeyPart, Part, take};
 use crate::publish::Derive;
 use crate::{
     Change, Changes, InstanceChanges, Publisher, ServiceName, Source, SourceError, State, Status,
@@ -31,23 +28,20 @@ impl<K: KeyPart, E: Part + PartialEq> Derive<K, E> for Merge<K, E> {
         let mut synced = false;
         for input in &mut self.inputs {
             let Some(changes) = &mut input.changes else { continue };
-            loop {
-                match Pin::new(&mut *changes).poll_next(cx) {
-                    Poll::Ready(Some(Change::Insert(key, endpoint))) => {
-                        touched.push(key.clone());
-                        input.table.insert(key, endpoint);
-                    }
-                    Poll::Ready(Some(Change::Remove(key))) => {
-                        input.table.remove(&key);
-                        touched.push(key);
-                    }
-                    Poll::Ready(Some(Change::Synced)) => synced = true,
-                    Poll::Ready(None) => {
-                        input.changes = None;
-                        break;
-                    }
-                    Poll::Pending => break,
+            let table = &mut input.table;
+            let more = take(changes, cx, |change| match change {
+                Change::Insert(key, endpoint) => {
+                    touched.push(key.clone());
+                    table.insert(key, endpoint);
                 }
+                Change::Remove(key) => {
+                    table.remove(&key);
+                    touched.push(key);
+                }
+                Change::Synced => synced = true,
+            });
+            if !more {
+                input.changes = None;
             }
         }
         let batch = touched.into_iter().map(|key| {
@@ -68,7 +62,7 @@ fn combined(inputs: &[Status]) -> Status {
     let open = || inputs.iter().filter(|status| !matches!(status.state, State::Closed));
     let last_error = || inputs.iter().find_map(|status| status.last_error.clone());
     let Some(first) = open().next() else {
-        return inputs.first().cloned().unwrap_or_else(Status::new);
+        return inputs.first().cloned().unwrap_or_else(Status::of_nothing);
     };
     let loaded = inputs.iter().any(|status| status.loaded);
     // The oldest trouble is what the union is stale since; without trouble, it is fresh since the

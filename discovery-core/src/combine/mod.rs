@@ -17,13 +17,17 @@ mod map;
 mod merge;
 
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream as _;
 
 pub use failover::{Failover, failover, failover_changes};
 pub use map::{Filtered, Mapped, filter, map};
 pub use merge::{Merged, merge, merge_changes};
 
-use crate::Source;
+use crate::{Change, Changes, Source};
 
 /// A source that is one of several.
 type DynSource<E> = Arc<dyn Source<E>>;
@@ -37,3 +41,31 @@ impl<T: Send + Sync + 'static> Part for T {}
 pub trait KeyPart: Part + Hash + Eq + Clone {}
 
 impl<T: Part + Hash + Eq + Clone> KeyPart for T {}
+
+/// After how many whole batches an input is left for the next poll. One whose source changes all the
+/// time, on another thread, would never be `Pending`.
+const BATCHES: usize = 16;
+
+/// Gives what the input has to `each` until it is `Pending` (with the waker registered) or has
+/// ended: then `false`.
+fn take<K: KeyPart, E: Part + PartialEq>(
+    input: &mut Changes<K, E>,
+    cx: &mut Context<'_>,
+    mut each: impl FnMut(Change<K, Arc<E>>),
+) -> bool {
+    let mut batches = 0;
+    loop {
+        match Pin::new(&mut *input).poll_next(cx) {
+            Poll::Ready(Some(change)) => {
+                batches += usize::from(matches!(change, Change::Synced));
+                each(change);
+            }
+            Poll::Ready(None) => return false,
+            Poll::Pending => return true,
+        }
+        if batches == BATCHES {
+            cx.waker().wake_by_ref();
+            return true;
+        }
+    }
+}

@@ -35,6 +35,11 @@ impl Invalid {
         self.field
     }
 
+    /// What is wrong with the value.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
     /// The value as it came, shortened if it was long.
     pub fn value(&self) -> &str {
         &self.value

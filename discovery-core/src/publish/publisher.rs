@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::reader::Changes;
 use super::shared::{End, Shared};
-use crate::{SourceError, State, Status, StatusReader};
+use crate::{SourceError, State, StatusReader};
 
 /// One key's part in a batch of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,13 +117,15 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
 
     /// Starts to say what the whole set is now, in parts; readers see nothing of it until
     /// [`Replacement::commit`].
-    pub fn replacement(&mut self) -> Replacement<'_, K, E> {
+    ///
+    /// One at a time: to begin another one outdates the first, whose commit then does nothing.
+    pub fn replacement(&mut self) -> Replacement<K, E> {
         let generation = {
             let mut core = self.shared.lock();
             core.generation = core.generation.wrapping_add(1).max(1);
             core.generation
         };
-        Replacement { publisher: self, generation, staged: Vec::new() }
+        Replacement { shared: self.shared.clone(), generation, staged: Vec::new() }
     }
 
     /// These keys changed, as one batch: a reader that drains sees all of it. It changes neither
@@ -133,16 +135,21 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         batch: impl IntoIterator<Item = Update<K, V>>,
         revision: Option<u64>,
     ) {
+        // Whatever the iterator does is not done under the lock.
+        let batch = batch.into_iter().map(|update| match update {
+            Update::Insert(key, value) => Update::Insert(key, value.into()),
+            Update::Remove(key) => Update::Remove(key),
+        });
+        let batch: Vec<Update<K, Arc<E>>> = batch.collect();
         let mut core = self.shared.lock();
         let mut changed = false;
         for update in batch {
             changed |= match update {
-                Update::Insert(key, value) => core.insert(key, value.into()),
+                Update::Insert(key, value) => core.insert(key, value),
                 Update::Remove(key) => core.remove(&key),
             };
         }
-        let endpoints = core.table.len();
-        self.note(endpoints, revision);
+        self.shared.note(core.table.len(), revision, false);
         let wakers = if changed { core.wakers() } else { Vec::new() };
         drop(core);
         wakers.into_iter().for_each(std::task::Waker::wake);
@@ -154,8 +161,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         let mut core = self.shared.lock();
         let first = !std::mem::replace(&mut core.loaded, true);
         let wakers = if first { core.wakers() } else { Vec::new() };
-        self.shared.status.send_if_modified(|status| !std::mem::replace(&mut status.loaded, true));
-        self.shared.turn(State::Fresh);
+        self.shared.note(core.table.len(), None, true);
         drop(core);
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
@@ -224,16 +230,6 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         drop(core);
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
-
-    fn note(&self, endpoints: usize, revision: Option<u64>) {
-        self.shared.status.send_if_modified(|status: &mut Status| {
-            let differs = status.endpoints != endpoints
-                || revision.is_some_and(|revision| status.revision != Some(revision));
-            status.endpoints = endpoints;
-            status.revision = revision.or(status.revision);
-            differs
-        });
-    }
 }
 
 impl<K: Hash + Eq + Clone, E: PartialEq> Drop for Publisher<K, E> {
@@ -249,14 +245,13 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Drop for Publisher<K, E> {
 /// [`commit`](Self::commit), it has changed nothing.
 ///
 /// Values that the publisher has already are not kept a second time.
-#[derive(Debug)]
-pub struct Replacement<'a, K: Hash + Eq + Clone, E: PartialEq> {
-    publisher: &'a mut Publisher<K, E>,
+pub struct Replacement<K: Hash + Eq + Clone, E: PartialEq> {
+    shared: Arc<Shared<K, E>>,
     generation: u32,
     staged: Vec<(K, Arc<E>)>,
 }
 
-impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<'_, K, E> {
+impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
     /// The key has this value in the new set.
     pub fn insert(&mut self, key: K, value: impl Into<Arc<E>>) {
         self.extend([(key, value)]);
@@ -265,9 +260,14 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<'_, K, E> {
     /// These keys have these values in the new set.
     pub fn extend<V: Into<Arc<E>>>(&mut self, part: impl IntoIterator<Item = (K, V)>) {
         // Values that differ go through `staged` even for a live key: readers must not see half.
-        let mut core = self.publisher.shared.lock();
         for (key, value) in part {
             let value = value.into();
+            // Locked for one key at a time: the iterator may take long (decode, say).
+            let mut core = self.shared.lock();
+            if core.generation != self.generation {
+                // Outdated: the marks are another one's now.
+                return;
+            }
             let slot = core.table.find(&key).and_then(|id| core.table.get_mut(id));
             if let Some(slot) = slot {
                 let again = std::mem::replace(&mut slot.seen, self.generation) == self.generation;
@@ -281,19 +281,25 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<'_, K, E> {
 
     /// The key is in the new set with whatever value it has; says whether it has one.
     pub fn keep(&mut self, key: &K) -> bool {
-        let mut core = self.publisher.shared.lock();
+        let mut core = self.shared.lock();
+        let outdated = core.generation != self.generation;
         let Some(slot) = core.table.find(key).and_then(|id| core.table.get_mut(id)) else {
             return false;
         };
-        slot.seen = self.generation;
+        if !outdated {
+            slot.seen = self.generation;
+        }
         slot.value.is_some()
     }
 
     /// The set is complete: what differs is told to readers, as one batch. The source counts as
     /// loaded and fresh.
     pub fn commit(self, revision: Option<u64>) {
-        let Self { publisher, generation, staged } = self;
-        let mut core = publisher.shared.lock();
+        let Self { shared, generation, staged } = self;
+        let mut core = shared.lock();
+        if core.generation != generation || core.end != End::Open {
+            return;
+        }
         let mut changed = false;
         let mut gone = Vec::new();
         for (id, slot) in (0..).zip(core.table.slots()) {
@@ -311,16 +317,16 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<'_, K, E> {
             changed |= core.insert(key, value);
         }
         changed |= !std::mem::replace(&mut core.loaded, true);
-        let endpoints = core.table.len();
-        publisher.note(endpoints, revision);
-        publisher
-            .shared
-            .status
-            .send_if_modified(|status| !std::mem::replace(&mut status.loaded, true));
-        publisher.shared.turn(State::Fresh);
+        shared.note(core.table.len(), revision, true);
         let wakers = if changed { core.wakers() } else { Vec::new() };
         drop(core);
         wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+impl<K: Hash + Eq + Clone, E: PartialEq> fmt::Debug for Replacement<K, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replacement").field("staged", &self.staged.len()).finish_non_exhaustive()
     }
 }
 
@@ -340,6 +346,13 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Subscriber<K, E> {
         let id = core.add_reader();
         drop(core);
         Some(Changes::reading(self.shared.clone(), id))
+    }
+}
+
+impl<K: Hash + Eq + Clone, E: PartialEq> Subscriber<K, E> {
+    /// Whether the publisher has ended.
+    pub fn is_ended(&self) -> bool {
+        self.shared.lock().end != End::Open
     }
 }
 

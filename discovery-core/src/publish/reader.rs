@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_core::{FusedStream, Stream};
 
@@ -113,7 +113,8 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Stream for Changes<K, E> {
 impl<K: Hash + Eq + Clone, E: PartialEq> Derived<K, E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Told<K, E> {
         // The inputs coalesce by themselves: they are drained only when nothing is left to tell.
-        let told = self.own.poll(cx);
+        // What the draining tells `out` is for this very poll: nobody need be woken for it.
+        let told = self.own.poll(&Context::from_waker(Waker::noop()));
         let Some(out) = self.out.as_mut().filter(|_| told.is_pending()) else { return told };
         if !self.from.drain(cx, out)
             && let Some(out) = self.out.take()

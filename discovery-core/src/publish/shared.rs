@@ -76,18 +76,31 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Shared<K, E> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns the status and notes it in the log, once per change of state.
+    /// Turns the state. That it is fresh is news only if it was not.
     pub(super) fn turn(&self, state: State) {
         self.status.send_if_modified(|status| {
-            if matches!(state, State::Fresh) && status.is_fresh() {
-                return false;
+            let news = !(status.is_fresh() && matches!(state, State::Fresh));
+            if news {
+                status.turn(state);
             }
-            let before = status.state.name();
-            if status.turn(state) {
-                let now = status.state.name();
-                tracing::debug!(before, now, endpoints = status.endpoints, "source state changed");
+            news
+        });
+    }
+
+    /// Notes what the set is now and, if it is `whole`, that it is loaded and fresh: all at once, so
+    /// that nobody reads a status of which half is old.
+    pub(super) fn note(&self, endpoints: usize, revision: Option<u64>, whole: bool) {
+        self.status.send_if_modified(|status| {
+            let revision = revision.or(status.revision);
+            let mut news = status.endpoints != endpoints || status.revision != revision;
+            status.endpoints = endpoints;
+            status.revision = revision;
+            if whole && !(status.loaded && status.is_fresh()) {
+                status.loaded = true;
+                status.turn(State::Fresh);
+                news = true;
             }
-            true
+            news
         });
     }
 }

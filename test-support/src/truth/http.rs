@@ -3,6 +3,7 @@
 //! Connections are kept because a test writes more often than there are ports for one connection each.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
 };
@@ -17,7 +18,13 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-type Connection = SendRequest<Full<Bytes>>;
+/// A connection, and its socket once more, to see what hyper has not had the time to look at.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    socket: std::net::TcpStream,
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug)]
@@ -57,14 +64,14 @@ impl Http {
                 Some(connection) => (connection, true),
                 None => (self.connect().await?, false),
             };
-            if let Err(error) = connection.ready().await {
+            if let Err(error) = connection.sender.ready().await {
                 // A kept connection may have ended while nobody looked.
                 if kept {
                     continue;
                 }
                 return Err(error.into());
             }
-            let response = match connection.try_send_request(request).await {
+            let response = match connection.sender.try_send_request(request).await {
                 Ok(response) => response,
                 Err(mut error) => match error.take_message().filter(|_| kept) {
                     Some(unsent) => {
@@ -83,15 +90,27 @@ impl Http {
 
     fn take(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| idle.pop()).find(|connection| !connection.is_closed())
+        std::iter::from_fn(|| idle.pop()).find(Connection::is_open)
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
         let stream = TcpStream::connect(self.server).await?;
         stream.set_nodelay(true)?;
-        let (connection, driver) = handshake(TokioIo::new(stream)).await?;
+        let stream = stream.into_std()?;
+        let socket = stream.try_clone()?;
+        let (sender, driver) = handshake(TokioIo::new(TcpStream::from_std(stream)?)).await?;
         // How a connection ended is told by the request that used it.
         tokio::spawn(driver);
-        Ok(connection)
+        Ok(Connection { sender, socket })
+    }
+}
+
+impl Connection {
+    /// Whether it can be used. The first call after etcd was restarted must not fail for the connection
+    /// that the last call before it left.
+    fn is_open(&self) -> bool {
+        // Nothing is asked, so nothing can be there to read but the end.
+        let seen = self.socket.peek(&mut [0]);
+        !self.sender.is_closed() && seen.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 }

@@ -67,7 +67,8 @@ impl Truth {
 
     /// What `key` holds.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Kv>> {
-        let answer = self.post("/v3/kv/range", json!({ "key": wire::encode(key.as_ref()) })).await?;
+        let answer =
+            self.post("/v3/kv/range", json!({ "key": wire::encode(key.as_ref()) })).await?;
         Ok(wire::list(&answer["kvs"]).first().map(|kv| wire::key_value(kv).1))
     }
 
@@ -119,8 +120,14 @@ impl Truth {
     }
 
     /// Writes a key that goes when the lease does.
-    pub async fn put_leased(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, lease: i64) -> Result<i64> {
-        let answer = self.post("/v3/kv/put", wire::put(key.as_ref(), value.as_ref(), lease)).await?;
+    pub async fn put_leased(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        lease: i64,
+    ) -> Result<i64> {
+        let answer =
+            self.post("/v3/kv/put", wire::put(key.as_ref(), value.as_ref(), lease)).await?;
         Ok(wire::revision(&answer))
     }
 
@@ -132,7 +139,9 @@ impl Truth {
 
     /// Deletes all keys that start with `prefix`, at one revision. Returns how many there were.
     pub async fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<i64> {
-        Ok(wire::int(&self.post("/v3/kv/deleterange", wire::range(prefix.as_ref())).await?["deleted"]))
+        Ok(wire::int(
+            &self.post("/v3/kv/deleterange", wire::range(prefix.as_ref())).await?["deleted"],
+        ))
     }
 
     /// Does all of `ops` at one revision, which it returns. etcd takes at most 128, and no key twice.
@@ -180,7 +189,9 @@ impl Truth {
 
     /// What is left of a lease, or `None` if etcd does not know it.
     pub async fn lease(&self, lease: i64) -> Result<Option<Lease>> {
-        let answer = self.post("/v3/lease/timetolive", json!({ "ID": lease.to_string(), "keys": true })).await?;
+        let answer = self
+            .post("/v3/lease/timetolive", json!({ "ID": lease.to_string(), "keys": true }))
+            .await?;
         let mut keys: Vec<_> = wire::list(&answer["keys"]).iter().map(wire::bytes).collect();
         keys.sort();
         let granted = wire::int(&answer["grantedTTL"]);
@@ -218,16 +229,24 @@ impl Truth {
         self.post("/v3/maintenance/defragment", json!({})).await.map(drop)
     }
 
-    /// Whether etcd is out of space and says so.
+    /// Whether a member is out of space and says so.
     pub async fn has_space_alarm(&self) -> Result<bool> {
-        let answer = self.post("/v3/maintenance/alarm", json!({ "action": "GET" })).await?;
-        Ok(wire::list(&answer["alarms"]).iter().any(|alarm| alarm["alarm"] == "NOSPACE"))
+        Ok(!self.space_alarms().await?.is_empty())
     }
 
-    /// Takes the alarm back that etcd is out of space.
+    /// Takes back what members say about being out of space.
     pub async fn clear_space_alarm(&self) -> Result<()> {
-        let query = json!({ "action": "DEACTIVATE", "alarm": "NOSPACE" });
-        self.post("/v3/maintenance/alarm", query).await.map(drop)
+        for mut alarm in self.space_alarms().await? {
+            alarm["action"] = json!("DEACTIVATE");
+            self.post("/v3/maintenance/alarm", alarm).await?;
+        }
+        Ok(())
+    }
+
+    async fn space_alarms(&self) -> Result<Vec<Value>> {
+        let answer = self.post("/v3/maintenance/alarm", json!({ "action": "GET" })).await?;
+        let alarms = wire::list(&answer["alarms"]).iter().cloned();
+        Ok(alarms.filter(|alarm| alarm["alarm"] == "NOSPACE").collect())
     }
 
     /// The value of a metric, such as `etcd_debugging_mvcc_watcher_total`, or `None` if etcd has none of
@@ -248,10 +267,9 @@ impl Truth {
         const UNAUTHENTICATED: i64 = 16;
         match self.revision().await {
             Ok(_) => true,
-            Err(error) => matches!(
-                error.code(),
-                Some(INVALID_ARGUMENT | PERMISSION_DENIED | UNAUTHENTICATED)
-            ),
+            Err(error) => {
+                matches!(error.code(), Some(INVALID_ARGUMENT | PERMISSION_DENIED | UNAUTHENTICATED))
+            }
         }
     }
 
@@ -274,9 +292,16 @@ impl Truth {
             .map_err(|error| TruthError::Connection { call: path.to_owned(), cause: error.into() })
     }
 
-    async fn call(&self, method: Method, path: &str, token: Option<&str>, body: Vec<u8>) -> Result<Vec<u8>> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>> {
         let name = || format!("{} {path}", self.http.server());
-        let answer = tokio::time::timeout(self.deadline, self.http.call(method, path, token, body)).await;
+        let answer =
+            tokio::time::timeout(self.deadline, self.http.call(method, path, token, body)).await;
         let (status, body) = match answer {
             Err(_) => return Err(TruthError::Timeout { call: name(), limit: self.deadline }),
             Ok(Err(cause)) => return Err(TruthError::Connection { call: name(), cause }),
@@ -292,13 +317,9 @@ impl Truth {
 fn refusal(call: String, status: StatusCode, body: &[u8]) -> TruthError {
     const UNKNOWN: i64 = 2;
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    match answer["message"].as_str() {
-        Some(message) => {
-            TruthError::Refused { call, code: wire::int(&answer["code"]), message: message.to_owned() }
-        }
-        None => {
-            let message = format!("{status}: {}", String::from_utf8_lossy(body));
-            TruthError::Refused { call, code: UNKNOWN, message }
-        }
-    }
+    let (code, message) = match answer["message"].as_str() {
+        Some(message) => (wire::int(&answer["code"]), message.to_owned()),
+        None => (UNKNOWN, format!("{status}: {}", String::from_utf8_lossy(body))),
+    };
+    TruthError::Refused { call, code, message }
 }

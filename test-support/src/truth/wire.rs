@@ -137,7 +137,9 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 /// An integer, which is left out when it is 0.
 pub(super) fn int(value: &Value) -> i64 {
     match value {
-        Value::String(text) => text.parse().unwrap_or_else(|error| panic!("etcd said {text}: {error}")),
+        Value::String(text) => {
+            text.parse().unwrap_or_else(|error| panic!("etcd said {text}: {error}"))
+        }
         other => other.as_i64().unwrap_or_default(),
     }
 }
@@ -145,7 +147,9 @@ pub(super) fn int(value: &Value) -> i64 {
 /// The same of the ids of members, which use all 64 bits.
 pub(super) fn id(value: &Value) -> u64 {
     match value {
-        Value::String(text) => text.parse().unwrap_or_else(|error| panic!("etcd said {text}: {error}")),
+        Value::String(text) => {
+            text.parse().unwrap_or_else(|error| panic!("etcd said {text}: {error}"))
+        }
         other => other.as_u64().unwrap_or_default(),
     }
 }

@@ -1,0 +1,256 @@
+//! The watch machine: what to do about what happened, without I/O, clock or chance of its own.
+//!
+//! ```text
+//!            ┌──────────────── wait (jittered, next endpoint) ◄──────────────┐
+//!            ▼                                                               │
+//!        Connecting ── Connected ──► Opening ── Created ──► Listing ── last ──► Live
+//!       (open a connection)     (open a watch at "now")  (list, events held)  page
+//!            └── any failure, refusal, end or deadline, in any state ────────┘
+//! ```
+//!
+//! The watch is opened *first*, at "now", and then the prefix is listed at one revision; events at or
+//! below that revision are in the list already and are dropped, later ones follow it. No history is
+//! ever read. So nothing that was compacted meanwhile can be missed, a delete least of all; and a
+//! store that was wiped or set back shows as what its list says, because what is known of revisions
+//! starts anew with each connection.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use crate::backoff::{self, Backoff};
+use crate::wire::{Event, Kind, List, Page, WatchMessage, WireError};
+
+/// How long connecting (authenticating included) may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// How long a watch may take to stand. etcd needs 4 s to find out that it has no leader.
+const CREATED_WITHIN: Duration = Duration::from_secs(3);
+/// How long one page of a list may take.
+const PAGE_WITHIN: Duration = Duration::from_secs(4);
+/// Live for so long, a failure is a new one and not the same again.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The connection asked for stands.
+    Connected,
+    /// A message of the watch.
+    Watch(WatchMessage),
+    /// A page asked for.
+    Page(Page),
+    /// Connecting, opening, listing or the watch itself failed.
+    Failed(WireError),
+    /// The time of [`Machine::deadline`] has come.
+    Tick,
+}
+
+/// What to do, in this order.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Connect to this endpoint.
+    Connect(usize),
+    /// Open the watch at "now".
+    Open,
+    /// Fetch a page.
+    List(List),
+    /// The page is the next part of the whole set.
+    Stage(Page),
+    /// What was staged is the whole set as of this revision.
+    Commit { revision: i64 },
+    /// These changes happened.
+    Apply(Vec<Event>),
+    /// Give up the connection and whatever was asked of it, and what was staged.
+    Disconnect,
+    /// The set may be out of date from now on, because of this.
+    Trouble(WireError),
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not connected; the next attempt is due.
+    Waiting { until: Instant },
+    /// A connection is being made.
+    Connecting { deadline: Instant },
+    /// The watch is being opened.
+    Opening { deadline: Instant },
+    /// The watch stands, the list is being fetched; what the watch says meanwhile is held back.
+    Listing {
+        deadline: Instant,
+        /// The revision of the first page, to which the others are pinned.
+        at: Option<i64>,
+        /// The revision at which the watch stands: the list must not be older.
+        created: i64,
+        held: Vec<Vec<Event>>,
+    },
+    /// The set is known; changes behind `floor` follow.
+    Live { floor: i64, since: Instant },
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Machine {
+    prefix: Vec<u8>,
+    endpoints: usize,
+    endpoint: usize,
+    state: State,
+    backoff: Backoff,
+    rng: StdRng,
+    actions: VecDeque<Action>,
+}
+
+impl Machine {
+    /// A machine that follows all keys that start with `prefix`. It tries `endpoints` in turn,
+    /// beginning with number `first`, and is due at once.
+    pub(crate) fn new(
+        prefix: Vec<u8>,
+        endpoints: usize,
+        first: usize,
+        rng: StdRng,
+        now: Instant,
+    ) -> Self {
+        Self {
+            prefix,
+            endpoints: endpoints.max(1),
+            endpoint: first,
+            state: State::Waiting { until: now },
+            backoff: Backoff::default(),
+            rng,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to tell of the time, if nothing else happens before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting { until } => Some(until),
+            State::Connecting { deadline }
+            | State::Opening { deadline }
+            | State::Listing { deadline, .. } => Some(deadline),
+            State::Live { .. } => None,
+        }
+    }
+
+    /// Takes in what happened. Whatever does not fit the state is late news of a connection that was
+    /// given up, and of no interest.
+    pub(crate) fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Tick => self.tick(now),
+            Input::Connected => self.connected(now),
+            Input::Watch(WatchMessage::Created { revision }) => self.created(revision, now),
+            Input::Watch(WatchMessage::Events(events)) => self.events(events),
+            Input::Watch(WatchMessage::Canceled(error)) | Input::Failed(error) => {
+                self.failed(error, now);
+            }
+            Input::Watch(WatchMessage::Progress) => {}
+            Input::Page(page) => self.page(page, now),
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        let late = |what: &str, within: Duration| {
+            let cause = format!("no answer within {} s", within.as_secs());
+            WireError::new(Kind::Unreachable, what, "etcd", cause)
+        };
+        match self.state {
+            State::Waiting { .. } => {
+                self.state = State::Connecting { deadline: now + CONNECT_WITHIN };
+                self.actions.push_back(Action::Connect(self.endpoint));
+            }
+            State::Connecting { .. } => self.failed(late("connect", CONNECT_WITHIN), now),
+            State::Opening { .. } => self.failed(late("open a watch", CREATED_WITHIN), now),
+            State::Listing { .. } => self.failed(late("list", PAGE_WITHIN), now),
+            State::Live { .. } => {}
+        }
+    }
+
+    fn connected(&mut self, now: Instant) {
+        if let State::Connecting { .. } = self.state {
+            self.state = State::Opening { deadline: now + CREATED_WITHIN };
+            self.actions.push_back(Action::Open);
+        }
+    }
+
+    fn created(&mut self, created: i64, now: Instant) {
+        if let State::Opening { .. } = self.state {
+            let deadline = now + PAGE_WITHIN;
+            self.state = State::Listing { deadline, at: None, created, held: Vec::new() };
+            self.list(None, None);
+        }
+    }
+
+    fn list(&mut self, after: Option<Vec<u8>>, at: Option<i64>) {
+        self.actions.push_back(Action::List(List { prefix: self.prefix.clone(), after, at }));
+    }
+
+    fn page(&mut self, page: Page, now: Instant) {
+        let State::Listing { deadline, at, created, held } = &mut self.state else { return };
+        // Later pages carry the revision of their own time: the first one's counts.
+        let revision = *at.get_or_insert(page.revision);
+        if revision < *created {
+            let cause = format!("revision {revision} is older than the watch, {created}");
+            return self.failed(WireError::unreachable("list", "etcd", cause), now);
+        }
+        *deadline = now + PAGE_WITHIN;
+        let last = page.entries.last().map(|entry| entry.key.clone());
+        match last.filter(|_| page.more) {
+            Some(last) => {
+                self.actions.push_back(Action::Stage(page));
+                self.list(Some(last), Some(revision));
+            }
+            None => {
+                let held = std::mem::take(held);
+                self.actions.push_back(Action::Stage(page));
+                self.actions.push_back(Action::Commit { revision });
+                self.state = State::Live { floor: revision, since: now };
+                held.into_iter().for_each(|events| self.events(events));
+            }
+        }
+    }
+
+    fn events(&mut self, mut events: Vec<Event>) {
+        match &mut self.state {
+            State::Listing { held, .. } => held.push(events),
+            State::Live { floor, .. } => {
+                events.retain(|event| event.revision() > *floor);
+                if let Some(last) = events.last() {
+                    *floor = last.revision();
+                    self.actions.push_back(Action::Apply(events));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, error: WireError, now: Instant) {
+        match self.state {
+            State::Waiting { .. } => return,
+            State::Live { since, .. } if now.saturating_duration_since(since) >= QUIET => {
+                self.backoff.reset();
+            }
+            _ => {}
+        }
+        let wait = match error.kind {
+            Kind::Denied => backoff::denied(&mut self.rng),
+            _ => self.backoff.next(&mut self.rng),
+        };
+        self.endpoint = (self.endpoint + 1) % self.endpoints;
+        self.state = State::Waiting { until: now + wait };
+        self.actions.push_back(Action::Disconnect);
+        self.actions.push_back(Action::Trouble(error));
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

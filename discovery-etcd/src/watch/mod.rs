@@ -1,0 +1,8 @@
+//! Following a prefix: a state machine without I/O, the translation of keys and values, and the task
+//! that joins them to a connection and a publisher.
+
+mod machine;
+mod task;
+mod translate;
+
+pub(crate) use task::follow;

@@ -1,0 +1,222 @@
+//! The thin shell around the watch machine: it does what the machine says and tells it what happened.
+//! It drains the watch and never waits for a reader.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use discovery_core::{Instance, InstanceKey, Publisher, Replacement, SourceError};
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::machine::{Action, Input, Machine};
+use super::translate::Translator;
+use crate::native::Native;
+use crate::wire::{Connect, Keys, Wire, WireError};
+
+type Set = Publisher<InstanceKey, Instance>;
+
+/// What was asked of the connection and has not been answered.
+type Asked<W> = Pin<Box<dyn Future<Output = Answer<W>> + Send>>;
+
+enum Answer<W: Wire> {
+    Connected(W),
+    Opened(W::Watch),
+    Page(crate::wire::Page),
+    Failed(WireError),
+}
+
+enum Next {
+    Input(Input),
+    /// The last reader went.
+    Unused,
+    /// The registry was closed.
+    Closed,
+}
+
+struct Follower<C: Connect> {
+    connector: Arc<C>,
+    prefix: Vec<u8>,
+    machine: Machine,
+    translator: Translator,
+    publisher: Set,
+    staged: Option<Replacement<InstanceKey, Instance>>,
+    wire: Option<C::Wire>,
+    watch: Option<<C::Wire as Wire>::Watch>,
+    asked: Option<Asked<C::Wire>>,
+}
+
+/// Publishes what is under `prefix` until nobody reads it any more, or until `closed` says so.
+pub(crate) async fn follow<C: Connect>(
+    connector: Arc<C>,
+    native: Native,
+    prefix: Vec<u8>,
+    first_endpoint: usize,
+    rng: StdRng,
+    publisher: Set,
+    mut closed: watch::Receiver<bool>,
+) {
+    let endpoints = connector.endpoints();
+    let machine = Machine::new(prefix.clone(), endpoints, first_endpoint, rng, Instant::now());
+    let mut follower = Follower {
+        connector,
+        prefix,
+        machine,
+        translator: Translator::new(native),
+        publisher,
+        staged: None,
+        wire: None,
+        watch: None,
+        asked: None,
+    };
+    loop {
+        match follower.next(&mut closed).await {
+            Next::Input(input) => follower.machine.handle(input, Instant::now()),
+            Next::Unused => {
+                match std::mem::take(&mut follower.publisher).finish_if_unused() {
+                    Ok(()) => return,
+                    Err(publisher) => follower.publisher = publisher,
+                }
+            }
+            Next::Closed => return follower.publisher.close(),
+        }
+        while let Some(action) = follower.machine.next_action() {
+            follower.act(action);
+        }
+    }
+}
+
+impl<C: Connect> Follower<C> {
+    /// Waits for the next thing to happen.
+    async fn next(&mut self, closed: &mut watch::Receiver<bool>) -> Next {
+        loop {
+            let deadline = self.machine.deadline();
+            let input = tokio::select! {
+                // Only the watch can be ready all the time, so it comes last.
+                biased;
+                () = told(closed) => return Next::Closed,
+                () = self.publisher.unused() => return Next::Unused,
+                answer = answered(&mut self.asked) => {
+                    self.asked = None;
+                    match answer {
+                        Answer::Connected(wire) => {
+                            self.wire = Some(wire);
+                            Input::Connected
+                        }
+                        Answer::Opened(watch) => {
+                            self.watch = Some(watch);
+                            continue;
+                        }
+                        Answer::Page(page) => Input::Page(page),
+                        Answer::Failed(error) => Input::Failed(error),
+                    }
+                }
+                () = reached(deadline) => Input::Tick,
+                message = heard(&mut self.watch) => match message {
+                    Ok(message) => Input::Watch(message),
+                    Err(error) => Input::Failed(error),
+                },
+            };
+            return Next::Input(input);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect(endpoint) => {
+                let connector = self.connector.clone();
+                self.ask(async move {
+                    connector.connect(endpoint).await.map(Answer::Connected)
+                });
+            }
+            Action::Open => {
+                let Some(wire) = self.wire.clone() else { return };
+                let keys = Keys::Prefix(self.prefix.clone());
+                self.ask(async move { wire.watch(keys).await.map(Answer::Opened) });
+            }
+            Action::List(list) => {
+                let Some(wire) = self.wire.clone() else { return };
+                self.ask(async move { wire.list(list).await.map(Answer::Page) });
+            }
+            Action::Stage(page) => {
+                let staged = self.staged.get_or_insert_with(|| {
+                    self.translator.begin();
+                    self.publisher.replacement()
+                });
+                self.translator.stage(page, staged);
+            }
+            Action::Commit { revision } => {
+                if let Some(staged) = self.staged.take() {
+                    staged.commit(Some(revision.unsigned_abs()));
+                    self.log_live(revision);
+                }
+            }
+            Action::Apply(events) => self.translator.apply(events, &mut self.publisher),
+            Action::Disconnect => {
+                self.asked = None;
+                self.watch = None;
+                self.wire = None;
+                self.staged = None;
+            }
+            Action::Trouble(error) => self.trouble(error),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        question: impl Future<Output = Result<Answer<C::Wire>, WireError>> + Send + 'static,
+    ) {
+        self.asked = Some(Box::pin(async move { question.await.unwrap_or_else(Answer::Failed) }));
+    }
+
+    fn log_live(&self, revision: i64) {
+        let prefix = String::from_utf8_lossy(&self.prefix);
+        tracing::info!(%prefix, revision, instances = self.publisher.len(), "watching etcd");
+    }
+
+    /// Logged when the state changes, not with each attempt.
+    fn trouble(&mut self, error: WireError) {
+        let prefix = String::from_utf8_lossy(&self.prefix).into_owned();
+        let before = self.publisher.status().get();
+        if before.is_fresh() {
+            let instances = before.endpoints;
+            tracing::warn!(prefix, instances, %error, "etcd lost; serving the last known set");
+        } else if before.last_error.is_none() {
+            tracing::warn!(prefix, %error, "etcd cannot be watched yet; trying on");
+        } else {
+            tracing::debug!(prefix, %error, "still no watch");
+        }
+        self.publisher.trouble(SourceError::new(error));
+    }
+}
+
+async fn answered<W: Wire>(asked: &mut Option<Asked<W>>) -> Answer<W> {
+    match asked {
+        Some(asked) => asked.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn heard<W: crate::wire::WatchStream>(
+    watch: &mut Option<W>,
+) -> crate::wire::Result<crate::wire::WatchMessage> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the registry is closed. If it was merely dropped, readers go on.
+async fn told(closed: &mut watch::Receiver<bool>) {
+    if closed.wait_for(|closed| *closed).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

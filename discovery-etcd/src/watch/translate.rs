@@ -1,0 +1,117 @@
+//! From etcd's keys and values to the publisher's. A value that cannot be read is reported once, the
+//! last good value of its key stays, and the rest goes on.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use discovery_core::{Instance, InstanceKey, Publisher, Replacement, Update};
+
+use crate::native::Native;
+use crate::wire::{Event, KeyValue, Page};
+
+/// What a key and its value mean.
+enum Meaning {
+    Instance(InstanceKey, Arc<Instance>),
+    /// The value cannot be read; whatever was known of the key stays.
+    Unreadable(InstanceKey),
+    /// Not an instance's key at all.
+    Nothing,
+}
+
+pub(crate) struct Translator {
+    native: Native,
+    /// Keys whose value (as a hash) was reported as unreadable.
+    reported: HashMap<Vec<u8>, u64>,
+    hasher: RandomState,
+}
+
+impl Translator {
+    pub(crate) fn new(native: Native) -> Self {
+        Self { native, reported: HashMap::new(), hasher: RandomState::new() }
+    }
+
+    /// A page is the next part of the whole set.
+    pub(crate) fn stage(
+        &mut self,
+        page: Page,
+        replacement: &mut Replacement<InstanceKey, Instance>,
+    ) {
+        let mut part = Vec::with_capacity(page.entries.len());
+        for entry in page.entries {
+            match self.read(entry) {
+                Meaning::Instance(key, instance) => part.push((key, instance)),
+                Meaning::Unreadable(key) => {
+                    replacement.keep(&key);
+                }
+                Meaning::Nothing => {}
+            }
+        }
+        replacement.extend(part);
+    }
+
+    /// The changes of one or more revisions, as one batch.
+    pub(crate) fn apply(
+        &mut self,
+        events: Vec<Event>,
+        publisher: &mut Publisher<InstanceKey, Instance>,
+    ) {
+        let revision = events.last().map(Event::revision);
+        let mut batch = Vec::with_capacity(events.len());
+        for event in events {
+            match event {
+                Event::Put(entry) => {
+                    if let Meaning::Instance(key, instance) = self.read(entry) {
+                        batch.push(Update::Insert(key, instance));
+                    }
+                }
+                Event::Delete { key, .. } => {
+                    self.reported.remove(&key);
+                    if let Ok(key) = self.native.decode_key(&key) {
+                        batch.push(Update::Remove(key));
+                    }
+                }
+            }
+        }
+        publisher.apply(batch, revision.map(i64::unsigned_abs));
+    }
+
+    /// Forgets reports of keys that are no longer there, after a whole set was staged.
+    pub(crate) fn begin(&mut self) {
+        // At worst a value that is still unreadable is reported once for each connection.
+        if self.reported.len() > 10_000 {
+            self.reported.clear();
+        }
+    }
+
+    fn read(&mut self, entry: KeyValue) -> Meaning {
+        let KeyValue { key: raw, value, .. } = entry;
+        let key = match self.native.decode_key(&raw) {
+            Ok(key) => key,
+            Err(error) => {
+                self.report(raw, &value, &error);
+                return Meaning::Nothing;
+            }
+        };
+        match Native::decode(key.clone(), &value) {
+            Ok(instance) => {
+                if self.reported.remove(&raw).is_some() {
+                    tracing::info!(%key, "the value can be read again");
+                }
+                Meaning::Instance(key, Arc::new(instance))
+            }
+            Err(error) => {
+                self.report(raw, &value, &error);
+                Meaning::Unreadable(key)
+            }
+        }
+    }
+
+    fn report(&mut self, raw: Vec<u8>, value: &[u8], error: &crate::native::Undecodable) {
+        let hash = self.hasher.hash_one(value);
+        let key = String::from_utf8_lossy(&raw).escape_debug().take(300).collect::<String>();
+        if self.reported.insert(raw, hash) != Some(hash) {
+            tracing::warn!(key, %error, bytes = value.len(), "not an instance; ignored");
+        }
+    }
+}

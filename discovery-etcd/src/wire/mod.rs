@@ -1,0 +1,168 @@
+//! The narrow waist between our machines and etcd: about ten calls, in our own types. A connection is
+//! to one etcd endpoint and is given up at the first sign of trouble; rotating, retrying and waiting
+//! are the machines' business. Tests put a scripted etcd behind the same traits.
+
+mod classify;
+mod etcd;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) use classify::{Kind, WireError};
+pub(crate) use etcd::EtcdConnector;
+
+pub(crate) type Result<T> = std::result::Result<T, WireError>;
+
+/// Makes connections to the configured etcd endpoints.
+pub(crate) trait Connect: Send + Sync + 'static {
+    type Wire: Wire;
+
+    /// How many endpoints there are; at least one.
+    fn endpoints(&self) -> usize;
+
+    /// What endpoint number `endpoint` is called in errors and logs.
+    fn name(&self, endpoint: usize) -> &str;
+
+    /// A new connection. Credentials are read and presented anew.
+    fn connect(&self, endpoint: usize) -> impl Future<Output = Result<Self::Wire>> + Send;
+}
+
+/// A connection to one etcd endpoint. No call has a deadline of its own: callers set theirs.
+pub(crate) trait Wire: Clone + Send + Sync + 'static {
+    type Watch: WatchStream;
+
+    /// Opens a watch at "now". The first message is `Created`, or `Canceled` if it is refused.
+    fn watch(&self, keys: Keys) -> impl Future<Output = Result<Self::Watch>> + Send;
+
+    /// A part of a prefix, linearizable when `at` is `None`, else as of that revision.
+    fn list(&self, list: List) -> impl Future<Output = Result<Page>> + Send;
+
+    /// One key, linearizable.
+    fn get(&self, key: &[u8]) -> impl Future<Output = Result<Found>> + Send;
+
+    /// Puts a key under a lease if the guard holds; says what is there if not.
+    fn put(&self, put: GuardedPut) -> impl Future<Output = Result<PutReply>> + Send;
+
+    /// Grants a lease with an id of our choice; returns the granted time to live.
+    fn grant(&self, lease: i64, ttl: Duration) -> impl Future<Output = Result<Duration>> + Send;
+
+    /// The time to live that a lease was granted with; `None` if there is no such lease.
+    fn granted_ttl(&self, lease: i64) -> impl Future<Output = Result<Option<Duration>>> + Send;
+
+    /// Renews a lease; fails with [`Kind::LeaseNotFound`] if it is gone.
+    fn renew(&self, lease: i64) -> impl Future<Output = Result<()>> + Send;
+
+    /// Revokes a lease and deletes its keys; fails with [`Kind::LeaseNotFound`] if it is gone.
+    fn revoke(&self, lease: i64) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// The messages of a watch.
+pub(crate) trait WatchStream: Send + 'static {
+    /// The next message. Cancel safe. The end of the stream is an error, and after an error there is
+    /// nothing more to be had.
+    fn next(&mut self) -> impl Future<Output = Result<WatchMessage>> + Send;
+}
+
+/// Which keys to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    One(Vec<u8>),
+    Prefix(Vec<u8>),
+}
+
+/// A message of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WatchMessage {
+    /// The watch stands since this revision.
+    Created { revision: i64 },
+    /// The watch is refused or ended by the server.
+    Canceled(WireError),
+    /// What changed, in the order of revisions; all events of one revision are in one message.
+    Events(Vec<Event>),
+    /// The connection is alive; nothing else may be concluded from it.
+    Progress,
+}
+
+/// A change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Put(KeyValue),
+    Delete { key: Vec<u8>, revision: i64 },
+}
+
+impl Event {
+    /// The revision at which it happened.
+    pub(crate) fn revision(&self) -> i64 {
+        match self {
+            Self::Put(kv) => kv.revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// A key as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyValue {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    /// The revision of its last change.
+    pub(crate) revision: i64,
+    /// 0: none.
+    pub(crate) lease: i64,
+}
+
+/// What part of a prefix to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) prefix: Vec<u8>,
+    /// Only keys behind this one.
+    pub(crate) after: Option<Vec<u8>>,
+    /// As of this revision; `None` is now.
+    pub(crate) at: Option<i64>,
+}
+
+/// A part of a list, in the order of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<KeyValue>,
+    /// Whether keys follow behind the last one here.
+    pub(crate) more: bool,
+    /// The store's revision when this was answered.
+    pub(crate) revision: i64,
+}
+
+/// One key and the store's revision when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) entry: Option<KeyValue>,
+    pub(crate) revision: i64,
+}
+
+/// A put under a lease that happens only if `guard` holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuardedPut {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) lease: i64,
+    pub(crate) guard: Guard,
+}
+
+/// What must be so for a put to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// The key is absent.
+    Absent,
+    /// The key is attached to this lease.
+    Lease(i64),
+    /// The key last changed at this revision.
+    Revision(i64),
+}
+
+/// What became of a guarded put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PutReply {
+    /// Done, at this revision.
+    Done { revision: i64 },
+    /// The guard did not hold; this is what is there instead.
+    Refused(Found),
+}

@@ -1,0 +1,109 @@
+//! A body that can be taken back while nobody has begun to read it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http_body::{Body, Frame, SizeHint};
+use tower::BoxError;
+
+/// A request body that its sender gets back, whole, if it was never read: also a streaming one, which
+/// cannot be copied.
+pub struct Reclaim<B> {
+    slot: Slot<B>,
+    /// The body itself from the first read on; no lock is taken after that.
+    body: Option<B>,
+    size: SizeHint,
+    ended: bool,
+}
+
+type Slot<B> = Arc<Mutex<Option<B>>>;
+
+/// Takes the body of a [`Reclaim`] back.
+pub(super) struct Claim<B>(Slot<B>);
+
+impl<B: Body> Reclaim<B> {
+    pub(super) fn new(body: B) -> (Self, Claim<B>) {
+        let (size, ended) = (body.size_hint(), body.is_end_stream());
+        let slot = Arc::new(Mutex::new(Some(body)));
+        (Self { slot: slot.clone(), body: None, size, ended }, Claim(slot))
+    }
+}
+
+impl<B> Claim<B> {
+    /// The body, unless it has been read from.
+    pub(super) fn take(self) -> Option<B> {
+        take(&self.0)
+    }
+}
+
+fn take<B>(slot: &Slot<B>) -> Option<B> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl<B> Body for Reclaim<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = &mut *self;
+        if this.body.is_none() {
+            this.body = take(&this.slot);
+        }
+        match &mut this.body {
+            Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            None => Poll::Ready(Some(Err("the body was taken back by its sender".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().map_or(self.ended, Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(self.size, Body::size_hint)
+    }
+}
+
+impl<B> fmt::Debug for Reclaim<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reclaim").field("read", &self.body.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for Claim<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn unread_it_is_given_back_and_read_it_is_not() {
+        let (body, claim) = Reclaim::new(Full::new(bytes::Bytes::from_static(b"abc")));
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert!(!body.is_end_stream());
+        let back = claim.take().unwrap();
+        assert_eq!(back.collect().await.unwrap().to_bytes(), "abc");
+        assert!(body.collect().await.unwrap_err().to_string().contains("taken back"));
+
+        let (mut body, claim) = Reclaim::new(Full::new(bytes::Bytes::from_static(b"abc")));
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(body.is_end_stream());
+        assert!(claim.take().is_none());
+        assert!(body.frame().await.is_none());
+    }
+}

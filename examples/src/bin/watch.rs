@@ -1,0 +1,7 @@
+//! Prints the stream of changes; see its `--help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    discovery_examples::program::main::<discovery_examples::watch::WatchOptions>()
+}

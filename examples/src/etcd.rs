@@ -1,0 +1,152 @@
+//! The options by which every program reaches etcd.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery_core::{Instance, Registration, Source};
+use discovery_core::{MemoryRegistry, Registrar as _};
+use discovery_etcd::EtcdConfig;
+
+use crate::fault::Fault;
+use crate::options::{ETCD_VARIABLE, etcd_url};
+
+/// Where etcd is and how to speak to it.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "etcd")]
+pub struct EtcdOptions {
+    /// etcd's addresses, with commas between them; also from DISCOVERY_ETCD
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = etcd_url)]
+    pub etcd: Vec<String>,
+
+    /// The keys below which the services stand
+    #[arg(long, value_name = "KEY", default_value = "/services")]
+    pub prefix: String,
+
+    /// The user to be at etcd; needs --password-file
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// The file with that user's password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// The certificates (PEM) by which etcd's is checked
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// Our own certificate (PEM), where etcd asks for one; needs --key
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// The key (PEM) of that certificate
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// A TOML file with these options by the same names; the command line wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl EtcdOptions {
+    /// The registry they name. Reads the files and does not reach for etcd yet. Must be called within
+    /// a runtime.
+    ///
+    /// # Errors
+    /// [`Fault::Usage`] names the option or file that is missing or wrong.
+    pub fn registry(&self, ttl: Option<Duration>) -> Result<Registry, Fault> {
+        let mut config = self.config()?;
+        if let Some(ttl) = ttl {
+            config = config.ttl(ttl);
+        }
+        let _ = config;
+        let registry: Result<MemoryRegistry, discovery_etcd::ConfigError> =
+            Ok(MemoryRegistry::new());
+        registry.map(Registry).map_err(|error| Fault::usage(by_option(&error.to_string())))
+    }
+
+    fn config(&self) -> Result<EtcdConfig, Fault> {
+        if self.etcd.is_empty() {
+            return Err(Fault::usage(format!(
+                "--etcd is missing; it can also be given by {ETCD_VARIABLE} or in the file of --config"
+            )));
+        }
+        let mut config = EtcdConfig::new(&self.etcd).prefix(&self.prefix);
+        match (&self.user, &self.password_file) {
+            (Some(user), Some(file)) => config = config.credentials(user, password(file)?),
+            (Some(_), None) => return Err(missing("--user", "--password-file")),
+            (None, Some(_)) => return Err(missing("--password-file", "--user")),
+            (None, None) => {}
+        }
+        if let Some(ca) = &self.ca {
+            readable("--ca", ca)?;
+            config = config.ca_file(ca);
+        }
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                readable("--cert", cert)?;
+                readable("--key", key)?;
+                config = config.client_certificate_files(cert, key);
+            }
+            (Some(_), None) => return Err(missing("--cert", "--key")),
+            (None, Some(_)) => return Err(missing("--key", "--cert")),
+            (None, None) => {}
+        }
+        Ok(config)
+    }
+}
+
+/// The services in etcd.
+pub struct Registry(MemoryRegistry);
+
+impl Registry {
+    /// As a source.
+    pub fn source(&self) -> Arc<dyn Source> {
+        Arc::new(self.0.clone())
+    }
+
+    /// Registers. `wait` says what to do while somebody else holds the id; `replace_same_address`
+    /// that a holder with the instance's own address is its dead predecessor.
+    pub fn register(
+        &self,
+        instance: Instance,
+        wait: bool,
+        replace_same_address: bool,
+    ) -> Registration {
+        let _ = (wait, replace_same_address);
+        self.0.register(instance)
+    }
+}
+
+/// The settings of the registry by the names that they have here.
+fn by_option(error: &str) -> String {
+    if let Some(rest) = error.strip_prefix("etcd endpoint ") {
+        return format!("--etcd {rest}");
+    }
+    let ours = ["prefix ", "ttl ", "user ", "ca ", "cert ", "key "];
+    let ours = ours.iter().any(|setting| error.starts_with(setting));
+    if ours { format!("--{error}") } else { error.to_owned() }
+}
+
+fn missing(given: &str, needed: &str) -> Fault {
+    Fault::usage(format!("{given} needs {needed}, which is missing"))
+}
+
+/// So that a file that is not there is named by the option it was given with.
+fn readable(option: &str, file: &Path) -> Result<(), Fault> {
+    match std::fs::read(file) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::option(option, file.display(), error)),
+    }
+}
+
+/// The password without the line break that editors put at its end.
+fn password(file: &Path) -> Result<String, Fault> {
+    let fault = |reason: &str| Fault::option("--password-file", file.display(), reason);
+    let text = std::fs::read_to_string(file).map_err(|error| fault(&error.to_string()))?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return Err(fault("the file is empty"));
+    }
+    Ok(password.to_owned())
+}

@@ -1,0 +1,65 @@
+//! The life of the gateway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery_core::Source;
+use discovery_tower::HttpMaker;
+
+use super::GatewayOptions;
+use super::catalog::Catalog;
+use super::demo::Demo;
+use super::handler::Handler;
+use super::metrics::Metrics;
+use super::send::Patience;
+use super::service::Reach;
+use crate::fault::Fault;
+use crate::output;
+use crate::program::Program;
+use crate::server::{self, Server};
+use crate::shutdown::Signals;
+
+/// How long it gives requests in flight.
+const FINISH_WITHIN: Duration = Duration::from_secs(30);
+
+impl Program for GatewayOptions {
+    fn workers(&self) -> Option<usize> {
+        self.workers.map(usize::from)
+    }
+
+    async fn run(self) -> Result<(), Fault> {
+        let mut signals = Signals::new()
+            .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
+        self.check()?;
+        let etcd = if self.demo { None } else { Some(self.etcd.registry(None)?.source()) };
+        let (listener, bound) = server::bind("--listen", &self.listen).await?;
+        self.warn_of_what_is_missing();
+        let demo = if self.demo { Some(Demo::start().await?) } else { None };
+        let source: Option<Arc<dyn Source>> = etcd.or_else(|| demo.as_ref().map(Demo::source));
+        let Some(source) = source else { return Err(Fault::failed("no source")) };
+
+        let metrics = Metrics::new().map_err(|error| Fault::failed(error.to_string()))?;
+        let metrics = Arc::new(metrics);
+        let reach = Reach { maker: HttpMaker::new(), measure: self.policy.measure() };
+        let catalog = Catalog::follow(source.watch_all(), reach, metrics.clone());
+        let patience = Patience { retries: self.retries, timeout: self.timeout() };
+        let handler = Arc::new(Handler { catalog, metrics, patience });
+        let server = Server::start(listener, move |request| {
+            let handler = handler.clone();
+            async move { handler.answer(request).await }
+        });
+        tracing::info!(address = %bound, policy = self.policy.name(), "listening");
+        if demo.is_some() {
+            Demo::hints(bound);
+        }
+        // A closed stdout is no reason not to serve.
+        let _ = output::line(&format!("listening address=http://{bound}"));
+
+        let signal = signals.next().await;
+        tracing::info!(signal, "stopping: finishing what is in flight");
+        if signals.or_enough(FINISH_WITHIN, server.finish()).await.is_none() {
+            tracing::warn!("requests in flight were cut off");
+        }
+        Ok(())
+    }
+}

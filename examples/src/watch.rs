@@ -1,0 +1,206 @@
+//! Prints the stream of changes, as JSON lines.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use discovery_core::{
+    Change, Instance, InstanceChanges, InstanceId, InstanceKey, ServiceName, State, Status,
+};
+use futures_util::StreamExt as _;
+use serde::Serialize;
+
+use crate::etcd::EtcdOptions;
+use crate::fault::Fault;
+use crate::options::suspect_seconds;
+use crate::output;
+use crate::program::Program;
+use crate::shutdown::Signals;
+
+/// Prints what changes under the prefix: one JSON object a line.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "watch", version)]
+pub struct WatchOptions {
+    /// Only this service [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<ServiceName>,
+
+    /// How many seconds instances that vanish together are kept as suspects; 0 turns it off
+    #[arg(long, value_name = "SECONDS", value_parser = suspect_seconds)]
+    pub suspect_s: Option<u64>,
+
+    /// Where etcd is.
+    #[command(flatten)]
+    pub etcd: EtcdOptions,
+}
+
+/// A line of the output.
+#[derive(Serialize)]
+#[serde(tag = "change", rename_all = "lowercase")]
+enum ChangeLine<'a> {
+    Insert { service: &'a ServiceName, id: &'a InstanceId, endpoint: &'a Instance },
+    Remove { service: &'a ServiceName, id: &'a InstanceId },
+    Synced { revision: Option<u64> },
+}
+
+#[derive(Serialize)]
+struct StatusLine {
+    status: &'static str,
+    error: String,
+}
+
+impl Program for WatchOptions {
+    fn workers(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    async fn run(self) -> Result<(), Fault> {
+        let mut signals = Signals::new()
+            .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
+        let source = self.etcd.registry(None)?.source();
+        if self.suspect_s.is_some_and(|seconds| seconds > 0) {
+            tracing::warn!("--suspect-s has no effect yet: removals are shown at once");
+        }
+        let changes = match &self.service {
+            Some(service) => source.watch(service),
+            None => source.watch_all(),
+        };
+        tokio::select! {
+            // A reader that has gone (`watch | head`) is an end in good order.
+            () = print(changes, |line| output::line(&line)) => {}
+            signal = signals.next() => tracing::info!(signal, "stopping"),
+        }
+        Ok(())
+    }
+}
+
+/// Prints until the stream ends or `line` fails.
+async fn print(mut changes: InstanceChanges, line: impl Fn(String) -> std::io::Result<()>) {
+    let mut status = changes.status();
+    let mut trouble = Trouble::default();
+    let mut told = true;
+    loop {
+        let text = trouble.news(&status.get()).and_then(|news| serde_json::to_string(&news).ok());
+        if text.is_some_and(|text| line(text).is_err()) {
+            return;
+        }
+        tokio::select! {
+            // Why the set may be old comes before what is new in it.
+            biased;
+            changed = status.changed(), if told => told = changed,
+            change = changes.next() => {
+                let Some(change) = change else { return };
+                let text = change_line(&change, status.get().revision);
+                if text.is_some_and(|text| line(text).is_err()) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn change_line(
+    change: &Change<InstanceKey, Arc<Instance>>,
+    revision: Option<u64>,
+) -> Option<String> {
+    let line = match change {
+        Change::Insert(key, endpoint) => {
+            ChangeLine::Insert { service: &key.service, id: &key.id, endpoint }
+        }
+        Change::Remove(key) => ChangeLine::Remove { service: &key.service, id: &key.id },
+        Change::Synced => ChangeLine::Synced { revision },
+        _ => return None,
+    };
+    serde_json::to_string(&line).ok()
+}
+
+/// The trouble that was told last, so that each is told once, however often its words change.
+#[derive(Default)]
+struct Trouble(Option<&'static str>);
+
+impl Trouble {
+    fn news(&mut self, status: &Status) -> Option<StatusLine> {
+        let trouble = match &status.state {
+            State::Loading(Some(error)) => Some(("loading", error)),
+            State::Stale(error) => Some(("stale", error)),
+            _ => None,
+        };
+        let name = trouble.map(|(name, _)| name);
+        let before = std::mem::replace(&mut self.0, name);
+        let (status, error) = trouble.filter(|_| before != name)?;
+        Some(StatusLine { status, error: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use discovery_core::{MemoryRegistry, Publisher, Source as _, SourceError};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Lets `print` run until it has nothing more to do, and takes what it printed.
+    async fn printed(
+        task: &mut (impl Future<Output = ()> + Unpin),
+        lines: &Mutex<Vec<String>>,
+    ) -> Vec<String> {
+        tokio::select! {
+            biased;
+            () = task => panic!("the stream ended"),
+            () = std::future::ready(()) => {}
+        }
+        std::mem::take(&mut lines.lock().unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_change_is_a_line_in_the_documented_form() {
+        let registry = MemoryRegistry::new();
+        let lines = Mutex::new(Vec::new());
+        let mut task = Box::pin(print(registry.watch_all(), |line| {
+            lines.lock().unwrap().push(line);
+            Ok(())
+        }));
+        let instance = Instance::parse("orders", "7", "http://127.0.0.1:1").unwrap();
+        registry.insert(instance.clone());
+        let seen = printed(&mut task, &lines).await;
+        assert!(
+            seen[0].starts_with(r#"{"change":"insert","service":"orders","id":"7","endpoint":{"#),
+            "{seen:?}"
+        );
+        let endpoint = &serde_json::from_str::<Value>(&seen[0]).unwrap()["endpoint"];
+        assert_eq!(endpoint["address"], json!("http://127.0.0.1:1"));
+        assert_eq!(seen[1..], [r#"{"change":"synced","revision":null}"#]);
+
+        registry.remove(&instance.key());
+        let seen = printed(&mut task, &lines).await;
+        assert_eq!(seen[0], r#"{"change":"remove","service":"orders","id":"7"}"#);
+    }
+
+    #[tokio::test]
+    async fn each_trouble_is_told_once() {
+        let mut publisher = Publisher::<InstanceKey, Instance>::new();
+        let lines = Mutex::new(Vec::new());
+        publisher.trouble(SourceError::new("refused"));
+        let mut task = Box::pin(print(publisher.subscribe(), |line| {
+            lines.lock().unwrap().push(line);
+            Ok(())
+        }));
+        assert_eq!(printed(&mut task, &lines).await, [r#"{"status":"loading","error":"refused"}"#]);
+        publisher.trouble(SourceError::new("refused again"));
+        assert!(printed(&mut task, &lines).await.is_empty());
+        publisher.replace(Vec::<(InstanceKey, Instance)>::new(), Some(5));
+        assert_eq!(printed(&mut task, &lines).await, [r#"{"change":"synced","revision":5}"#]);
+        for error in ["gone", "still gone"] {
+            publisher.trouble(SourceError::new(error));
+        }
+        assert_eq!(
+            printed(&mut task, &lines).await,
+            [r#"{"status":"stale","error":"still gone"}"#]
+        );
+        publisher.fresh();
+        assert!(printed(&mut task, &lines).await.is_empty());
+        publisher.trouble(SourceError::new("gone"));
+        assert_eq!(printed(&mut task, &lines).await, [r#"{"status":"stale","error":"gone"}"#]);
+    }
+}
