@@ -296,13 +296,12 @@ impl Stream for Replayed {
     type Item = Item;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
-        match self.0.items.borrow_mut().pop_front() {
-            Some(item) => Poll::Ready(Some(item)),
-            None => {
-                self.0.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
+        let next = self.0.items.borrow_mut().pop_front();
+        if next.is_none() {
+            self.0.waker.set(Some(cx.waker().clone()));
+            return Poll::Pending;
         }
+        Poll::Ready(next)
     }
 }
 

@@ -1,4 +1,5 @@
-//! etcd.
+#![doc = include_str!("../README.md")]
+
 mod backoff;
 mod config;
 mod native;
@@ -8,6 +9,7 @@ mod registry;
 mod tls;
 mod watch;
 mod wire;
+
 pub use config::{ConfigError, EtcdConfig};
 pub use register::{OnConflict, RegisterOptions};
 pub use registry::EtcdRegistry;

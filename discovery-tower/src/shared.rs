@@ -89,7 +89,7 @@ impl<S, Req> SharedBalance<S, Req> {
     /// Says where a request has its list of instances to [avoid](Avoid).
     ///
     /// The endpoint services must ask [`Avoid::poll_wanted`], as
-    /// [`HttpEndpoint`](crate::HttpEndpoint) does. When nobody else is ready, an instance on the list
+    /// `HttpEndpoint` does. When nobody else is ready, an instance on the list
     /// gets the request after all, at once: it can be refused there.
     #[must_use]
     pub fn steered_by(self, avoid: fn(&Req) -> Option<&Avoid>) -> Self {

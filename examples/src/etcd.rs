@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{Instance, Registration, Source};
-use discovery_core::{MemoryRegistry, Registrar as _};
-use discovery_etcd::EtcdConfig;
+use discovery_etcd::{EtcdConfig, EtcdRegistry, OnConflict, RegisterOptions};
 
 use crate::fault::Fault;
 use crate::options::{ETCD_VARIABLE, etcd_url};
@@ -59,9 +58,7 @@ impl EtcdOptions {
         if let Some(ttl) = ttl {
             config = config.ttl(ttl);
         }
-        let _ = config;
-        let registry: Result<MemoryRegistry, discovery_etcd::ConfigError> =
-            Ok(MemoryRegistry::new());
+        let registry = EtcdRegistry::new(config);
         registry.map(Registry).map_err(|error| Fault::usage(by_option(&error.to_string())))
     }
 
@@ -97,7 +94,7 @@ impl EtcdOptions {
 }
 
 /// The services in etcd.
-pub struct Registry(MemoryRegistry);
+pub struct Registry(EtcdRegistry);
 
 impl Registry {
     /// As a source.
@@ -113,8 +110,11 @@ impl Registry {
         wait: bool,
         replace_same_address: bool,
     ) -> Registration {
-        let _ = (wait, replace_same_address);
-        self.0.register(instance)
+        let on_conflict = if wait { OnConflict::Wait } else { OnConflict::Fail };
+        let options = RegisterOptions::default()
+            .on_conflict(on_conflict)
+            .replace_same_address(replace_same_address);
+        self.0.register_with(instance, options)
     }
 }
 

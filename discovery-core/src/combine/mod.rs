@@ -69,3 +69,58 @@ fn take<K: KeyPart, E: Part + PartialEq>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+    use crate::{Publisher, Update};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_source_that_never_rests_is_left_for_the_next_poll_after_a_whole_batch() {
+        let mut publisher = Publisher::<u16, usize>::new();
+        publisher.fresh();
+        let mut input = publisher.subscribe();
+        let wakes = Arc::<Count>::default();
+        let waker = Waker::from(wakes.clone());
+        let (mut batches, mut last_was_synced) = (0, false);
+        let more = take(&mut input, &mut Context::from_waker(&waker), |change| {
+            last_was_synced = matches!(change, Change::Synced);
+            if last_was_synced {
+                batches += 1;
+                assert!(batches < 1000, "it is taken from without end");
+                publisher.apply([Update::Insert(0, batches)], None);
+            }
+        });
+        assert!(more && last_was_synced);
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "polled again at once");
+    }
+
+    #[test]
+    fn a_derived_stream_does_not_wake_itself() {
+        let mut publisher = Publisher::<u16, usize>::new();
+        publisher.fresh();
+        let mut derived = publisher.subscribe().map_endpoints(|_, endpoint| *endpoint);
+        let wakes = Arc::<Count>::default();
+        let waker = Waker::from(wakes.clone());
+        let mut drain = || {
+            let mut cx = Context::from_waker(&waker);
+            while Pin::new(&mut derived).poll_next(&mut cx).is_ready() {}
+        };
+        drain();
+        publisher.apply([Update::Insert(0, 0)], None);
+        drain();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "once for one change");
+    }
+}

@@ -244,3 +244,127 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Core<K, E> {
 fn same<E: PartialEq>(a: &Arc<E>, b: &Arc<E>) -> bool {
     Arc::ptr_eq(a, b) || **a == **b
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Small = Core<u32, u32>;
+
+    fn core() -> Small {
+        let core = Shared::new().core.into_inner();
+        let mut core = core.unwrap_or_else(PoisonError::into_inner);
+        core.loaded = true;
+        core
+    }
+
+    fn drain(core: &mut Small, reader: usize) -> usize {
+        std::iter::from_fn(|| match core.next(reader, Waker::noop()) {
+            Poll::Ready(told) => told,
+            Poll::Pending => None,
+        })
+        .count()
+    }
+
+    fn owed(core: &Small, reader: usize) -> usize {
+        let reader = core.readers[reader].as_ref().unwrap();
+        assert_eq!(reader.queue.len(), reader.told.len());
+        reader.told.len()
+    }
+
+    fn set(core: &mut Small, key: u32, value: u32) {
+        core.insert(key, Arc::new(value));
+    }
+
+    #[test]
+    fn slots_of_removed_keys_serve_again_however_slow_readers_are() {
+        let mut core = core();
+        let (slow, eager) = (core.add_reader(), core.add_reader());
+        for round in 0..1000 {
+            for key in 0..4 {
+                // Other keys in each round; the slow reader looks at every tenth.
+                set(&mut core, round * 4 + key, round);
+            }
+            drain(&mut core, eager);
+            for key in 0..4 {
+                assert!(core.remove(&(round * 4 + key)));
+            }
+            drain(&mut core, eager);
+            if round % 10 == 0 {
+                drain(&mut core, slow);
+            }
+        }
+        drain(&mut core, slow);
+        let most = core.table.slots().len();
+        assert!(most <= 4 * 11, "{most} slots");
+        assert!(core.table.slots().iter().all(|slot| slot.key.is_none() && slot.owed == 0));
+        assert_eq!((core.table.len(), owed(&core, slow), owed(&core, eager)), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_reader_that_does_not_poll_is_owed_one_entry_for_each_key_and_its_drop_frees_them() {
+        let mut core = core();
+        let slow = core.add_reader();
+        for key in 0..10 {
+            set(&mut core, key, 0);
+        }
+        assert_eq!(owed(&core, slow), 0, "a new reader needs no entries");
+        drain(&mut core, slow);
+        for value in 1..100 {
+            for key in 0..10 {
+                set(&mut core, key, value);
+            }
+        }
+        assert_eq!(owed(&core, slow), 10);
+        for key in 0..10 {
+            core.remove(&key);
+        }
+        assert_eq!((owed(&core, slow), core.table.slots().len()), (10, 10));
+        assert!(core.drop_reader(slow));
+        assert!(core.table.slots().iter().all(|slot| slot.key.is_none() && slot.owed == 0));
+        assert!(!core.drop_reader(slow), "only once");
+    }
+
+    #[test]
+    fn what_a_reader_owes_for_a_burst_is_given_back() {
+        let mut core = core();
+        let reader = core.add_reader();
+        for value in 0..2 {
+            for key in 0..5000 {
+                set(&mut core, key, value);
+            }
+            drain(&mut core, reader);
+        }
+        let reader = core.readers[reader].as_ref().unwrap();
+        assert_eq!((reader.told.capacity(), reader.queue.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn a_key_may_come_back_to_its_slot_or_to_another_one() {
+        let mut core = core();
+        let reader = core.add_reader();
+        set(&mut core, 1, 1);
+        drain(&mut core, reader);
+        // Back before the reader looked: the slot is still its own.
+        core.remove(&1);
+        set(&mut core, 1, 2);
+        assert_eq!((core.table.slots().len(), drain(&mut core, reader)), (1, 2));
+        // Gone and told: the slot serves another key, and the first one gets a new slot.
+        core.remove(&1);
+        drain(&mut core, reader);
+        set(&mut core, 2, 2);
+        set(&mut core, 1, 1);
+        assert_eq!((core.table.slots().len(), drain(&mut core, reader)), (2, 3));
+    }
+
+    #[test]
+    fn places_of_dropped_readers_serve_again() {
+        let mut core = core();
+        for _ in 0..100 {
+            let (a, b) = (core.add_reader(), core.add_reader());
+            assert!(!core.drop_reader(a) && core.drop_reader(b));
+        }
+        assert_eq!(core.readers.len(), 2);
+        assert!(core.unused());
+    }
+}

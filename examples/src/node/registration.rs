@@ -62,9 +62,10 @@ impl<R: FnOnce()> Teller<R> {
         match state {
             RegistrationState::Registered if self.told != Told::Registered => {
                 self.told = Told::Registered;
-                match self.ready.take() {
-                    Some(ready) => ready(),
-                    None => tracing::info!(%key, "registered again"),
+                if let Some(ready) = self.ready.take() {
+                    ready();
+                } else {
+                    tracing::info!(%key, "registered again");
                 }
             }
             RegistrationState::Registering(Some(error)) if self.told != Told::Trouble => {

@@ -56,7 +56,7 @@ pub fn parse<P: clap::Parser>(
     };
 
     let mut lower = Lower::default();
-    if let Some(Some(path)) = first.try_get_one::<PathBuf>("config").ok() {
+    if let Ok(Some(path)) = first.try_get_one::<PathBuf>("config") {
         let named = |reason: String| Fault::option("--config", path.display(), reason);
         lower.file = file::arguments(path, &command).map_err(&named)?;
         let alone = lower.file.iter().map(|(_, argument)| argument.clone());
