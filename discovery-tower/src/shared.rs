@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -88,9 +88,8 @@ impl<S, Req> SharedBalance<S, Req> {
 
     /// Says where a request has its list of instances to [avoid](Avoid).
     ///
-    /// The endpoint services must ask [`Avoid::poll_wanted`], as
-    /// `HttpEndpoint` does. When nobody else is ready, an instance on the list
-    /// gets the request after all, at once: it can be refused there.
+    /// The endpoint services must ask [`Avoid::poll_wanted`], as `HttpEndpoint` does. When nobody else
+    /// is ready, an instance on the list gets the request after all, at once: it can be refused there.
     #[must_use]
     pub fn steered_by(self, avoid: fn(&Req) -> Option<&Avoid>) -> Self {
         Self { avoid, ..self }
@@ -159,8 +158,7 @@ where
         let mut lasting = true;
         loop {
             // Whoever rings from here on is heard below.
-            let mut rung = pin!(self.shared.bell.0.notified());
-            rung.as_mut().enable();
+            let rung = self.shared.bell.0.notified();
             let before = status.get();
             if let Poll::Ready(dispatched) = self.attempt(&mut request) {
                 return dispatched;
@@ -173,7 +171,7 @@ where
             tokio::select! {
                 () = rung => {}
                 more = status.changed(), if lasting => lasting = more,
-                () = tokio::time::sleep_until(started + limit) => {}
+                () = tokio::time::sleep(limit.saturating_sub(started.elapsed())) => {}
             }
             tokio::task::coop::consume_budget().await;
         }

@@ -311,3 +311,67 @@ async fn no_error_is_final_and_the_type_of_an_error_is_kept() {
     assert!(second.clone().downcast_ref::<Second>().is_some());
     balance.call(()).await.unwrap();
 }
+
+/// Is ready when a function of how often it was polled says so.
+struct Scripted<F>(usize, F);
+
+impl<F: FnMut(usize, &Context<'_>) -> bool> Service<()> for Scripted<F> {
+    type Response = usize;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<usize, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0 += 1;
+        if (self.1)(self.0, cx) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        std::future::ready(Ok(self.0))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_that_wakes_while_it_is_polled_is_heard() {
+    let mut publisher = Publisher::new();
+    publisher.replace([(1, 1)], None);
+    let scripted = Scripted(0, |polls, cx: &Context<'_>| {
+        cx.waker().wake_by_ref();
+        polls == 5
+    });
+    let started = Instant::now();
+    let answer = SharedBalance::new(scripted, publisher.status()).call(()).await;
+    assert_eq!(answer.unwrap(), 5);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_status_alone_ends_the_wait() {
+    let mut publisher = Publisher::<u32, u32>::new();
+    let never = Scripted(0, |_, _: &Context<'_>| false);
+    let mut balance = SharedBalance::new(never, publisher.status());
+    let waiting = tokio::spawn(balance.call(()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = Instant::now();
+    publisher.replace::<u32>([], None);
+    assert!(matches!(error(waiting.await.unwrap()), BalanceError::NoInstances));
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_loads_right_after_the_balancer_was_polled_is_not_taken_for_empty() {
+    let mut publisher = Publisher::new();
+    let changes = publisher.subscribe().filter_endpoints(|_, _| true);
+    let status = changes.status();
+    let alive = Alive::default();
+    let endpoints =
+        Endpoints::new(changes, move |key: &u32, value: &Arc<u32>| alive.service(*key, **value));
+    let mut inner = Balance::<_, ()>::new(endpoints.pending_requests());
+    let scripted = Scripted(0, move |polls, cx: &Context<'_>| {
+        let ready = inner.poll_ready(&mut Context::from_waker(cx.waker())).is_ready();
+        if polls == 2 {
+            publisher.replace([(1, 1)], None);
+        }
+        ready
+    });
+    assert_eq!(SharedBalance::new(scripted, status).call(()).await.unwrap(), 3);
+}

@@ -352,12 +352,15 @@ impl Machine {
 
     /// Asks the first thing that brings what is known closer to what is wanted.
     fn step(&mut self, now: Instant) {
-        if self.asked.is_some() || self.ended {
+        if self.ended {
             return;
         }
         if self.is_leaving() && self.lease.is_none() {
             // Nothing was ever put under a lease that may still be alive.
             return self.end(RegistrationState::Deregistered);
+        }
+        if self.asked.is_some() {
+            return;
         }
         let watching = match self.link {
             Link::Down { until } if now >= until => {
@@ -518,7 +521,7 @@ impl Machine {
     fn refused(&mut self, asked: &Asked, error: WireError, now: Instant) {
         match (&asked.question, error.kind) {
             (Question::Revoke { .. }, Kind::LeaseNotFound) => self.revoked(),
-            (_, Kind::LeaseNotFound) => {
+            (Question::Renew { .. } | Question::Put(_), Kind::LeaseNotFound) => {
                 // With the lease went the key. Grant and put again.
                 self.lease = None;
                 self.place = Place::Unknown;

@@ -203,12 +203,16 @@ impl Machine {
         }
         *deadline = now + PAGE_WITHIN;
         let last = page.entries.last().map(|entry| entry.key.clone());
-        match last.filter(|_| page.more) {
-            Some(last) => {
+        match last {
+            None if page.more => {
+                let cause = "a page without keys promises more of them";
+                self.failed(WireError::unreachable("list", "etcd", cause), now);
+            }
+            Some(last) if page.more => {
                 self.actions.push_back(Action::Stage(page));
                 self.list(Some(last), Some(revision));
             }
-            None => {
+            _ => {
                 let held = std::mem::take(held);
                 self.actions.push_back(Action::Stage(page));
                 self.actions.push_back(Action::Commit { revision });

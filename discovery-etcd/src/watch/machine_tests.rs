@@ -108,7 +108,7 @@ fn list(after: Option<&str>, at: Option<i64>) -> Action {
 type Reach = fn(&mut Rig);
 /// Each state in which there is a connection, or one is being made.
 const STATES: [(&str, Reach, Option<u64>); 4] = [
-    ("connecting", |rig| drop(rig.connecting()), Some(3)),
+    ("connecting", |rig| assert_eq!(rig.connecting(), 1), Some(3)),
     ("opening", Rig::opening, Some(3)),
     ("listing", |rig| rig.listing(7), Some(4)),
     ("live", |rig| rig.live(7), None),
@@ -145,6 +145,14 @@ fn pages_are_pinned_to_the_revision_of_the_first_and_follow_its_last_key() {
         Action::Apply(vec![put("b", 10)]),
     ];
     assert_eq!(rig.hear(Input::Page(third)), done);
+}
+
+#[test]
+fn a_page_that_promises_more_behind_nothing_is_not_taken_for_the_end() {
+    let mut rig = Rig::new();
+    rig.listing(7);
+    let actions = rig.hear(Input::Page(page(&[], true, 9)));
+    assert!(matches!(actions.as_slice(), [Action::Disconnect, Action::Trouble(_)]), "{actions:?}");
 }
 
 #[test]

@@ -21,3 +21,4 @@ mod send;
 mod service;
 
 pub use options::{GatewayOptions, Policy};
+pub use run::serve;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use discovery_core::Source;
 use discovery_tower::HttpMaker;
+use tokio::net::TcpListener;
 
 use super::GatewayOptions;
 use super::catalog::Catalog;
@@ -38,16 +39,7 @@ impl Program for GatewayOptions {
         let source: Option<Arc<dyn Source>> = etcd.or_else(|| demo.as_ref().map(Demo::source));
         let Some(source) = source else { return Err(Fault::failed("no source")) };
 
-        let metrics = Metrics::new().map_err(|error| Fault::failed(error.to_string()))?;
-        let metrics = Arc::new(metrics);
-        let reach = Reach { maker: HttpMaker::new(), measure: self.policy.measure() };
-        let catalog = Catalog::follow(source.watch_all(), reach, metrics.clone());
-        let patience = Patience { retries: self.retries, timeout: self.timeout() };
-        let handler = Arc::new(Handler { catalog, metrics, patience });
-        let server = Server::start(listener, move |request| {
-            let handler = handler.clone();
-            async move { handler.answer(request).await }
-        });
+        let server = serve(&source, listener, &self)?;
         tracing::info!(address = %bound, policy = self.policy.name(), "listening");
         if demo.is_some() {
             Demo::hints(bound);
@@ -62,4 +54,25 @@ impl Program for GatewayOptions {
         }
         Ok(())
     }
+}
+
+/// Starts a gateway to the services of `source`, with those of `options` that are about requests.
+///
+/// # Errors
+/// None that data can cause.
+pub fn serve(
+    source: &dyn Source,
+    listener: TcpListener,
+    options: &GatewayOptions,
+) -> Result<Server, Fault> {
+    let metrics = Metrics::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let reach = Reach { maker: HttpMaker::new(), measure: options.policy.measure() };
+    let catalog = Catalog::follow(source.watch_all(), reach, metrics.clone());
+    let patience = Patience { retries: options.retries, timeout: options.timeout() };
+    let handler = Arc::new(Handler { catalog, metrics, patience });
+    Ok(Server::start(listener, move |request| {
+        let handler = handler.clone();
+        async move { handler.answer(request).await }
+    }))
 }

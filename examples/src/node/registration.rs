@@ -22,7 +22,7 @@ pub(super) async fn watch(
     ready: impl FnOnce(),
 ) -> Result<Reason, Fault> {
     let mut status = registration.watch_status();
-    let mut teller = Teller { ready: Some(ready), told: Told::Nothing };
+    let mut teller = Teller { ready: Some(ready), held: None };
     loop {
         let state = status.borrow_and_update().state.clone();
         if let Some(reason) = teller.tell(registration, &state)? {
@@ -38,55 +38,36 @@ pub(super) async fn watch(
     }
 }
 
-/// What the user was told last, so that a long trouble is told once.
-#[derive(PartialEq)]
-enum Told {
-    Nothing,
-    Registered,
-    Trouble,
-    Held(Conflict),
-}
-
 struct Teller<R> {
     ready: Option<R>,
-    told: Told,
+    /// The conflict that was told last, so that a long one is told once.
+    held: Option<Conflict>,
 }
 
 impl<R: FnOnce()> Teller<R> {
+    /// Tells what the user is to know beside the logs of the registration itself.
     fn tell(
         &mut self,
         registration: &Registration,
         state: &RegistrationState,
     ) -> Result<Option<Reason>, Fault> {
-        let key = registration.key();
         match state {
-            RegistrationState::Registered if self.told != Told::Registered => {
-                self.told = Told::Registered;
+            RegistrationState::Registered => {
+                self.held = None;
                 if let Some(ready) = self.ready.take() {
                     ready();
-                } else {
-                    tracing::info!(%key, "registered again");
                 }
-            }
-            RegistrationState::Registering(Some(error)) if self.told != Told::Trouble => {
-                self.told = Told::Trouble;
-                let lost = self.ready.is_none();
-                tracing::warn!(%key, %error, lost, "not registered; trying until it is");
-            }
-            RegistrationState::Registering(None) if self.told == Told::Registered => {
-                self.told = Told::Nothing;
-                tracing::warn!(%key, "the registration was lost; registering anew");
             }
             RegistrationState::Conflict(conflict) if !conflict.waiting => {
                 return Ok(Some(Reason::Conflict(conflict.clone())));
             }
-            RegistrationState::Conflict(conflict) if !matches!(&self.told, Told::Held(told) if told == conflict) =>
-            {
-                self.told = Told::Held(conflict.clone());
+            RegistrationState::Conflict(conflict) if self.held.as_ref() != Some(conflict) => {
+                self.held = Some(conflict.clone());
                 // Not a log line: it is there whatever RUST_LOG says.
                 output::notice(&format!("{conflict}; waiting until the holder is gone"));
             }
             RegistrationState::Deregistered | RegistrationState::Abandoned(_) => {
+                let key = registration.key();
                 return Err(Fault::failed(format!("{key}: the registration has ended")));
             }
             _ => {}
