@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -17,6 +18,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::fault::Fault;
+
+/// How many connections the system keeps for us to accept, about.
+const BACKLOG: usize = 1024;
+
+/// How long the connections accepted last have for their first request.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_millis(100);
 
 /// Who sent the request; every request has it among its extensions.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +67,8 @@ impl Server {
         // The receiver ends only with the task that is awaited next.
         let _ = self.stop.send(());
         if let Ok(connections) = self.accepting.await {
+            // A connection that is new has its first request still under way.
+            tokio::time::sleep(FIRST_REQUEST_WITHIN).await;
             connections.shutdown().await;
         }
     }
@@ -79,10 +88,8 @@ where
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            // What was connected before the end is still served: its peer cannot know better.
-            biased;
             accepted = listener.accept() => accepted,
-            _ = &mut stopped => return connections,
+            _ = &mut stopped => break,
         };
         match accepted {
             Ok((stream, peer)) => serve(stream, peer, answer.clone(), &connections),
@@ -93,6 +100,12 @@ where
             }
         }
     }
+    // What was connected before the end is still served: its peer cannot know better.
+    for _ in 0..BACKLOG {
+        let Some(Ok((stream, peer))) = listener.accept().now_or_never() else { break };
+        serve(stream, peer, answer.clone(), &connections);
+    }
+    connections
 }
 
 fn serve<A, F, B>(stream: TcpStream, peer: SocketAddr, answer: A, connections: &GracefulShutdown)

@@ -255,6 +255,7 @@ async fn closes<S: Subject>(stage: &mut Stage<S>) {
     }
     stage.converge(&mut readers[0]).await;
     stage.subject.close().await;
+    expect_awake(stage, &readers[0], true);
     for reader in &mut readers {
         stage.end(reader).await;
     }

@@ -29,11 +29,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = MemoryRegistry::new();
     serve("a", &registry).await?;
     serve("b", &registry).await?;
-    let mut hi = balance(registry.watch(&"hi".parse()?), HttpMaker::new(), LoadMeasure::default());
+    let measure = LoadMeasure::PendingRequests;
+    let mut hi = balance(registry.watch(&"hi".parse()?), HttpMaker::<Empty<Bytes>>::new(), measure);
     for number in 1..=10 {
-        let response = hi.call(Request::new(Empty::<Bytes>::new())).await?;
-        if let Some(ServedBy(instance)) = response.extensions().get() {
-            println!("request {number}: {} from {instance}", response.status());
+        if let Some(ServedBy(by)) = hi.call(Request::new(Empty::new())).await?.extensions().get() {
+            println!("request {number} was served by {by}");
         }
     }
     Ok(())
