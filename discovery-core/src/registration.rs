@@ -302,10 +302,12 @@ impl Registration {
         (self.tell)(Desired::Absent { deadline });
         let mut status = self.status.clone();
         let waited = status.wait_for(|status| {
-            matches!(
-                status.state,
-                RegistrationState::Deregistered | RegistrationState::Abandoned(_)
-            )
+            match &status.state {
+                RegistrationState::Deregistered | RegistrationState::Abandoned(_) => true,
+                // It has ended without ever having been ours.
+                RegistrationState::Conflict(conflict) => !conflict.waiting,
+                _ => false,
+            }
         });
         // The backend keeps the deadline itself; this one is for a backend that is gone or stuck.
         let grace = deadline + Duration::from_millis(500);

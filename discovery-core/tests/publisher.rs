@@ -272,3 +272,14 @@ fn it_finishes_only_without_readers_and_then_there_are_no_more() {
     assert!(publisher.finish_if_unused().is_ok());
     assert!(subscriber.subscribe().is_none());
 }
+
+#[test]
+fn a_change_in_between_outdates_a_replacement() {
+    let mut publisher = Publisher::new();
+    publisher.replace([("a", 1), ("b", 2)], None);
+    let mut replacement = publisher.replacement();
+    replacement.extend([("a", 1), ("b", 2)]);
+    publisher.apply([Update::<_, i32>::Remove("a")], None);
+    assert!(!replacement.commit(None), "it said that \"a\" is unchanged");
+    assert_eq!(publisher.len(), 1);
+}

@@ -118,13 +118,10 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
     /// Starts to say what the whole set is now, in parts; readers see nothing of it until
     /// [`Replacement::commit`].
     ///
-    /// One at a time: to begin another one outdates the first, whose commit then does nothing.
+    /// One at a time, and nothing in between: to begin another one, or to [`apply`](Self::apply)
+    /// changes, outdates it, and its commit then does nothing.
     pub fn replacement(&mut self) -> Replacement<K, E> {
-        let generation = {
-            let mut core = self.shared.lock();
-            core.generation = core.generation.wrapping_add(1).max(1);
-            core.generation
-        };
+        let generation = self.shared.lock().next_generation();
         Replacement { shared: self.shared.clone(), generation, staged: Vec::new() }
     }
 
@@ -142,6 +139,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         });
         let batch: Vec<Update<K, Arc<E>>> = batch.collect();
         let mut core = self.shared.lock();
+        core.next_generation();
         let mut changed = false;
         for update in batch {
             changed |= match update {
@@ -293,12 +291,13 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
     }
 
     /// The set is complete: what differs is told to readers, as one batch. The source counts as
-    /// loaded and fresh.
-    pub fn commit(self, revision: Option<u64>) {
+    /// loaded and fresh. `false`: it was outdated (see [`Publisher::replacement`]), and nothing was
+    /// changed.
+    pub fn commit(self, revision: Option<u64>) -> bool {
         let Self { shared, generation, staged } = self;
         let mut core = shared.lock();
         if core.generation != generation || core.end != End::Open {
-            return;
+            return false;
         }
         let mut changed = false;
         let mut gone = Vec::new();
@@ -321,6 +320,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
         let wakers = if changed { core.wakers() } else { Vec::new() };
         drop(core);
         wakers.into_iter().for_each(std::task::Waker::wake);
+        true
     }
 }
 

@@ -134,6 +134,12 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Core<K, E> {
         self.active == 0
     }
 
+    /// Outdates the whole-set input that is under way, if one is.
+    pub(super) fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation
+    }
+
     pub(super) fn unused(&self) -> bool {
         self.active == 0
     }
