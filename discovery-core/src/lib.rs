@@ -8,6 +8,7 @@ mod memory;
 mod publish;
 mod registration;
 mod source;
+pub mod stabilise;
 mod status;
 #[cfg(feature = "testkit")]
 pub mod testkit;

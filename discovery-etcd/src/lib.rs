@@ -2,6 +2,8 @@
 
 mod backoff;
 mod config;
+#[cfg(test)]
+mod fake;
 mod native;
 mod register;
 mod registry;

@@ -42,7 +42,7 @@ where
     }
 }
 
-fn same_as_input(inputs: &[Status]) -> Status {
+pub(super) fn same_as_input(inputs: &[Status]) -> Status {
     inputs.first().cloned().unwrap_or_else(Status::new)
 }
 

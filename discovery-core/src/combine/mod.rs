@@ -9,12 +9,14 @@
 //! |---|---|---|---|
 //! | [`Changes::map_endpoints`], [`Mapped`] | the input's, each endpoint mapped | as the input | as the input |
 //! | [`Changes::filter_endpoints`], [`Filtered`] | the part of the input's that is wanted | as the input | as the input |
+//! | [`Changes::stabilise`] | the input's plus suspects | as the input | as the input |
 //! | [`merge_changes`], [`merge`] | the union of the inputs' as last seen; of equal keys the first input's | once one is | while one is loading or stale |
 //! | [`failover_changes`], [`failover`] | that of the first input that has loaded | once one is | as the one in use |
 
 mod failover;
 mod map;
 mod merge;
+mod stabilised;
 
 use std::hash::Hash;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use futures_core::Stream as _;
 
 pub use failover::{Failover, failover, failover_changes};
 pub use map::{Filtered, Mapped, filter, map};
+use map::same_as_input;
 pub use merge::{Merged, merge, merge_changes};
 
 use crate::{Change, Changes, Source};

@@ -141,6 +141,10 @@ pub struct Instance {
     /// What it says of itself.
     #[serde(default)]
     pub status: InstanceStatus,
+    /// Not said by itself: whether the registry lost it in suspicious company, so that it may be gone
+    /// or not. It still serves; see [`stabilise`](crate::stabilise).
+    #[serde(skip)]
+    pub suspect: bool,
     /// Whatever else it says of itself.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -156,6 +160,7 @@ impl Instance {
             weight: Weight::default(),
             zone: None,
             status: InstanceStatus::default(),
+            suspect: false,
             metadata: BTreeMap::new(),
         }
     }

@@ -290,6 +290,13 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
         slot.value.is_some()
     }
 
+    /// What the publisher has and this new set, so far, has not.
+    pub fn missing(&self) -> Vec<(K, Arc<E>)> {
+        let core = self.shared.lock();
+        let missing = core.table.slots().iter().filter(|slot| slot.seen != self.generation);
+        missing.filter_map(|slot| Some((slot.key.clone()?, slot.value.clone()?))).collect()
+    }
+
     /// The set is complete: what differs is told to readers, as one batch. The source counts as
     /// loaded and fresh. `false`: it was outdated (see [`Publisher::replacement`]), and nothing was
     /// changed.

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::OnConflict;
 use crate::backoff::{self, Backoff};
 use crate::wire::{
-    Event, Found, Guard, GuardedPut, Keys, Kind, KeyValue, PutReply, WatchMessage, WireError,
+    Event, Found, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WatchMessage, WireError,
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -159,8 +159,13 @@ enum Place {
     Unknown,
     Absent,
     /// Attached to our lease, with the value of this version (0: of none that is wanted).
-    Ours { version: u64 },
-    Foreign { revision: i64, address: Option<Address> },
+    Ours {
+        version: u64,
+    },
+    Foreign {
+        revision: i64,
+        address: Option<Address>,
+    },
 }
 
 #[derive(Debug)]
@@ -277,6 +282,8 @@ impl Machine {
                     }
                 }
             }
+            // Late news of a watch that was given up.
+            Input::Watch(_) if !matches!(self.link, Link::Up { watching: true, .. }) => {}
             Input::Watch(Ok(WatchMessage::Events(events))) => self.events(events),
             Input::Watch(Ok(WatchMessage::Created { .. } | WatchMessage::Progress)) => {}
             Input::Watch(Ok(WatchMessage::Canceled(error)) | Err(error)) => self.lost(error, now),

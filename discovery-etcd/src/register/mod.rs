@@ -5,6 +5,9 @@ mod machine;
 mod options;
 mod task;
 
-pub use options::{OnConflict, RegisterOptions};
 pub(crate) use machine::Plan;
+pub use options::{OnConflict, RegisterOptions};
 pub(crate) use task::keep;
+
+#[cfg(test)]
+mod chaos_tests;

@@ -40,8 +40,7 @@ pub(crate) async fn keep<C: Connect>(
 ) {
     let wanted = wanted(&desired.borrow_and_update());
     let machine = Machine::new(plan, wanted, rng, Instant::now());
-    let mut keeper =
-        Keeper { connector, machine, status, wire: None, watch: None, asked: None };
+    let mut keeper = Keeper { connector, machine, status, wire: None, watch: None, asked: None };
     loop {
         while let Some(action) = keeper.machine.next_action() {
             if let Action::End = action {
@@ -120,7 +119,9 @@ impl<C: Connect> Keeper<C> {
         if let Question::Connect(endpoint) = question {
             let connector = self.connector.clone();
             self.asked =
-                Some(Box::pin(async move { connector.connect(endpoint).await.map(Reply::Connected) }));
+                Some(Box::pin(
+                    async move { connector.connect(endpoint).await.map(Reply::Connected) },
+                ));
             return;
         }
         let Some(wire) = self.wire.clone() else { return };

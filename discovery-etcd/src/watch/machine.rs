@@ -217,7 +217,9 @@ impl Machine {
                 self.actions.push_back(Action::Stage(page));
                 self.actions.push_back(Action::Commit { revision });
                 self.state = State::Live { floor: revision, since: now };
-                held.into_iter().for_each(|events| self.events(events));
+                for events in held {
+                    self.events(events);
+                }
             }
         }
     }

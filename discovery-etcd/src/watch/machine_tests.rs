@@ -221,7 +221,9 @@ fn a_list_older_than_the_watch_is_refused_and_one_of_the_same_revision_is_not() 
     assert!(error.kind == Kind::Unreachable && error.to_string().contains("older"), "{error}");
     let mut rig = Rig::new();
     rig.listing(7);
-    assert!(rig.hear(Input::Page(page(&["a"], false, 7))).contains(&Action::Commit { revision: 7 }));
+    assert!(
+        rig.hear(Input::Page(page(&["a"], false, 7))).contains(&Action::Commit { revision: 7 })
+    );
 }
 
 #[test]
@@ -248,19 +250,20 @@ fn what_was_denied_is_tried_again_slowly() {
             .map(|seed| {
                 let mut rig = Rig::seeded(seed);
                 reach(&mut rig);
-                match seed % 2 {
-                    0 => rig.gives_up(Kind::Denied),
-                    _ => {
-                        rig.watch(WatchMessage::Canceled(error(Kind::Denied)));
-                        rig.machine.deadline().unwrap() - rig.now
-                    }
+                if seed % 2 == 0 {
+                    rig.fail(Kind::Denied);
+                } else {
+                    rig.watch(WatchMessage::Canceled(error(Kind::Denied)));
                 }
-                .as_secs_f64()
+                (rig.machine.deadline().unwrap() - rig.now).as_secs_f64()
             })
             .collect();
         let least = waits.iter().copied().fold(f64::MAX, f64::min);
         let most = waits.iter().copied().fold(0.0, f64::max);
-        assert!((8.0..8.3).contains(&least) && (11.7..=12.0).contains(&most), "{state} {least} {most}");
+        assert!(
+            (8.0..8.3).contains(&least) && (11.7..=12.0).contains(&most),
+            "{state} {least} {most}"
+        );
     }
 }
 

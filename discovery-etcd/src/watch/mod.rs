@@ -6,3 +6,6 @@ mod task;
 mod translate;
 
 pub(crate) use task::follow;
+
+#[cfg(test)]
+mod chaos_tests;

@@ -73,12 +73,10 @@ pub(crate) async fn follow<C: Connect>(
     loop {
         match follower.next(&mut closed).await {
             Next::Input(input) => follower.machine.handle(input, Instant::now()),
-            Next::Unused => {
-                match std::mem::take(&mut follower.publisher).finish_if_unused() {
-                    Ok(()) => return,
-                    Err(publisher) => follower.publisher = publisher,
-                }
-            }
+            Next::Unused => match std::mem::take(&mut follower.publisher).finish_if_unused() {
+                Ok(()) => return,
+                Err(publisher) => follower.publisher = publisher,
+            },
             Next::Closed => return follower.publisher.close(),
         }
         while let Some(action) = follower.machine.next_action() {
@@ -126,9 +124,7 @@ impl<C: Connect> Follower<C> {
         match action {
             Action::Connect(endpoint) => {
                 let connector = self.connector.clone();
-                self.ask(async move {
-                    connector.connect(endpoint).await.map(Answer::Connected)
-                });
+                self.ask(async move { connector.connect(endpoint).await.map(Answer::Connected) });
             }
             Action::Open => {
                 let Some(wire) = self.wire.clone() else { return };

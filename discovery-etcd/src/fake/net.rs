@@ -1,0 +1,361 @@
+//! The way to the store and what goes wrong on it.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::store::{Sent, Store};
+use crate::wire::{
+    Connect, Found, GuardedPut, Keys, Kind, List, Page, PutReply, Result, WatchMessage,
+    WatchStream, Wire, WireError,
+};
+
+/// How often requests go wrong, of all; each in a way of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    /// Lost, refused, or answered late or never.
+    pub(crate) trouble: f64,
+    /// Refused for lack of permission.
+    pub(crate) denied: f64,
+    /// Grants and puts refused for lack of space.
+    pub(crate) busy: f64,
+}
+
+/// The longest that a request may be on its way, in either direction.
+pub(crate) const LATEST: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Life {
+    Well,
+    /// Nothing comes through, and nobody says so.
+    Stalled,
+    Dead,
+}
+
+struct Connection {
+    life: watch::Sender<Life>,
+    lists: usize,
+}
+
+struct Inner {
+    store: Store,
+    faults: Faults,
+    connections: BTreeMap<usize, Connection>,
+    made: usize,
+    /// The most whole lists that any one connection was asked for.
+    most_lists: usize,
+    rng: StdRng,
+}
+
+/// An etcd of three members that share one store.
+#[derive(Clone)]
+pub(crate) struct Fake(Arc<Mutex<Inner>>);
+
+/// What becomes of a request.
+struct Fate {
+    before: Duration,
+    applied: bool,
+    after: Duration,
+    /// The answer is its own, this error, or (`Err`) none.
+    answer: std::result::Result<Option<Kind>, ()>,
+}
+
+fn failed(kind: Kind) -> WireError {
+    WireError::new(kind, "ask", "fake", "a fault of the test")
+}
+
+impl Fake {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let fake = Self(Arc::new(Mutex::new(Inner {
+            store: Store::new(StdRng::from_rng(&mut rng)),
+            faults: Faults::default(),
+            connections: BTreeMap::new(),
+            made: 0,
+            most_lists: 0,
+            rng,
+        })));
+        let etcd = Arc::downgrade(&fake.0);
+        tokio::spawn(async move {
+            while let Some(inner) = etcd.upgrade() {
+                Fake(inner).lock().store.expire();
+                sleep(Duration::from_millis(500)).await;
+            }
+        });
+        fake
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the store itself.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
+        work(&mut self.lock().store)
+    }
+
+    pub(crate) fn set(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// How many connections were made, and the most whole lists that any one was asked for.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.made, inner.most_lists)
+    }
+
+    /// How many connections there are.
+    pub(crate) fn open(&self) -> usize {
+        self.lock().connections.values().filter(|one| one.life.receiver_count() > 0).count()
+    }
+
+    /// Breaks all connections.
+    pub(crate) fn cut(&self) {
+        for (_, connection) in std::mem::take(&mut self.lock().connections) {
+            connection.life.send_replace(Life::Dead);
+        }
+    }
+
+    /// Stalls all connections: some go on later, the others are found to be dead in the end, as
+    /// HTTP/2 pings would.
+    pub(crate) fn stall(&self) {
+        let mut inner = self.lock();
+        let (recovers, after) = (inner.rng.random(), inner.rng.random_range(500..15_000));
+        for connection in inner.connections.values() {
+            let life = connection.life.clone();
+            life.send_replace(Life::Stalled);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(after)).await;
+                let next = if recovers { Life::Well } else { Life::Dead };
+                life.send_if_modified(|life| {
+                    let stalled = *life == Life::Stalled;
+                    if stalled {
+                        *life = next;
+                    }
+                    stalled
+                });
+            });
+        }
+    }
+
+    /// All data is lost.
+    pub(crate) fn wipe(&self) {
+        self.lock().store.wipe();
+        self.cut();
+    }
+
+    /// etcd is stopped and started on its data.
+    pub(crate) fn restart(&self) {
+        self.lock().store.restart();
+        self.cut();
+    }
+
+    fn fate(&self, writes: bool) -> Fate {
+        let mut inner = self.lock();
+        let faults = inner.faults;
+        let rng = &mut inner.rng;
+        let ms = Duration::from_millis;
+        let (before, after) = (ms(rng.random_range(0..5)), ms(rng.random_range(0..5)));
+        let fate = |applied, answer| Fate { before, applied, after, answer };
+        if rng.random_bool(faults.denied) {
+            return fate(false, Ok(Some(Kind::Denied)));
+        }
+        if writes && rng.random_bool(faults.busy) {
+            return fate(false, Ok(Some(Kind::Busy)));
+        }
+        if !rng.random_bool(faults.trouble) {
+            return fate(true, Ok(None));
+        }
+        let late = LATEST.mul_f64(rng.random());
+        match rng.random_range(0..6) {
+            0 => fate(false, Err(())),
+            1 => fate(true, Err(())),
+            2 => fate(false, Ok(Some(Kind::Unreachable))),
+            3 => fate(true, Ok(Some(Kind::Unreachable))),
+            4 => Fate { before: late, ..fate(true, Ok(None)) },
+            _ => Fate { after: late, ..fate(true, Ok(None)) },
+        }
+    }
+
+    /// Sends a request and waits for the answer. The request goes on without who asked.
+    async fn ask<T: Send + 'static>(
+        &self,
+        life: &watch::Receiver<Life>,
+        writes: bool,
+        apply: impl FnOnce(&mut Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let fate = self.fate(writes);
+        let (answer, answered) = oneshot::channel();
+        let (etcd, sent_over) = (self.clone(), life.clone());
+        tokio::spawn(async move {
+            sleep(fate.before).await;
+            // Over a dead connection only what was sent before it died may arrive.
+            let lost = *sent_over.borrow() != Life::Well && etcd.lock().rng.random();
+            let mut result = Err(failed(Kind::Unreachable));
+            if fate.applied && !lost {
+                result = apply(&mut etcd.lock());
+            }
+            sleep(fate.after).await;
+            let _ = match fate.answer {
+                Ok(None) if lost => return,
+                Ok(None) => answer.send(result),
+                Ok(Some(kind)) => answer.send(Err(failed(kind))),
+                Err(()) => return,
+            };
+        });
+        let came = async {
+            let Ok(result) = answered.await else { return pending().await };
+            well(life).await;
+            result
+        };
+        tokio::select! {
+            biased;
+            () = dead(life) => Err(failed(Kind::Unreachable)),
+            result = came => result,
+        }
+    }
+}
+
+async fn dead(life: &watch::Receiver<Life>) {
+    if life.clone().wait_for(|life| *life == Life::Dead).await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+async fn well(life: &watch::Receiver<Life>) {
+    if life.clone().wait_for(|life| *life == Life::Well).await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+impl Connect for Fake {
+    type Wire = FakeWire;
+
+    fn endpoints(&self) -> usize {
+        3
+    }
+
+    fn name(&self, _: usize) -> &'static str {
+        "fake"
+    }
+
+    async fn connect(&self, endpoint: usize) -> Result<FakeWire> {
+        assert!(endpoint < 3);
+        let (_alive, life) = watch::channel(Life::Well);
+        let (id, life) = self
+            .ask(&life, false, |inner| {
+                inner.made += 1;
+                let (life, living) = watch::channel(Life::Well);
+                inner.connections.insert(inner.made, Connection { life, lists: 0 });
+                Ok((inner.made, living))
+            })
+            .await?;
+        Ok(FakeWire { etcd: self.clone(), id, life })
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeWire {
+    etcd: Fake,
+    id: usize,
+    life: watch::Receiver<Life>,
+}
+
+impl FakeWire {
+    async fn ask<T: Send + 'static>(
+        &self,
+        writes: bool,
+        apply: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.etcd.ask(&self.life, writes, move |inner| apply(&mut inner.store)).await
+    }
+}
+
+impl Wire for FakeWire {
+    type Watch = FakeWatch;
+
+    async fn watch(&self, keys: Keys) -> Result<FakeWatch> {
+        let (to, from) = mpsc::unbounded_channel();
+        let denied = {
+            let mut inner = self.etcd.lock();
+            let denied = inner.faults.denied;
+            inner.rng.random_bool(denied)
+        };
+        self.ask(false, move |store| {
+            store.watch(keys, to, denied);
+            Ok(())
+        })
+        .await?;
+        Ok(FakeWatch { from, next: None, life: self.life.clone() })
+    }
+
+    async fn list(&self, list: List) -> Result<Page> {
+        if list.at.is_none() {
+            let mut inner = self.etcd.lock();
+            let lists = inner.connections.get_mut(&self.id).map_or(0, |connection| {
+                connection.lists += 1;
+                connection.lists
+            });
+            inner.most_lists = inner.most_lists.max(lists);
+        }
+        self.ask(false, move |store| store.list(&list)).await
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Found> {
+        let key = key.to_vec();
+        self.ask(false, move |store| Ok(store.get(&key))).await
+    }
+
+    async fn put(&self, put: GuardedPut) -> Result<PutReply> {
+        self.ask(true, move |store| store.put(put)).await
+    }
+
+    async fn grant(&self, lease: i64, ttl: Duration) -> Result<Duration> {
+        self.ask(true, move |store| store.grant(lease, ttl)).await
+    }
+
+    async fn granted_ttl(&self, lease: i64) -> Result<Option<Duration>> {
+        self.ask(false, move |store| Ok(store.granted_ttl(lease))).await
+    }
+
+    async fn renew(&self, lease: i64) -> Result<()> {
+        self.ask(false, move |store| store.renew(lease)).await
+    }
+
+    async fn revoke(&self, lease: i64) -> Result<()> {
+        self.ask(false, move |store| store.revoke(lease)).await
+    }
+}
+
+pub(crate) struct FakeWatch {
+    from: UnboundedReceiver<Sent>,
+    /// On its way.
+    next: Option<Sent>,
+    life: watch::Receiver<Life>,
+}
+
+impl WatchStream for FakeWatch {
+    async fn next(&mut self) -> Result<WatchMessage> {
+        let arrived = async {
+            if self.next.is_none() {
+                self.next = self.from.recv().await;
+            }
+            let at = self.next.as_ref().map_or_else(Instant::now, |(at, _)| *at);
+            sleep_until(at).await;
+            well(&self.life).await;
+        };
+        tokio::select! {
+            biased;
+            () = dead(&self.life) => return Err(failed(Kind::Unreachable)),
+            () = arrived => {}
+        }
+        self.next.take().map(|(_, message)| message).ok_or_else(|| failed(Kind::Unreachable))
+    }
+}
