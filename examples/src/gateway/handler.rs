@@ -30,6 +30,9 @@ use crate::server::Peer;
 /// How long a request waits for the first set of instances.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
 
+/// Those that are usual; others are forwarded too.
+const FORWARDED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// How many services `GET /send` calls at the same time.
 const CALLS_AT_ONCE: usize = 64;
 
@@ -47,10 +50,14 @@ impl Handler {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let only_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let page = match Route::of(request.uri()) {
+            // It asks for a tunnel and has no meaning for a path.
+            Route::Forward(..) if request.method() == Method::CONNECT => {
+                not_allowed(request.method(), FORWARDED_METHODS)
+            }
             Route::Forward(service, path) => return self.forward(service, path, request).await,
             Route::BadService(error) => reply::error(StatusCode::BAD_REQUEST, &error.to_string()),
             Route::Unknown => not_found(request.uri().path()),
-            _ if !only_read => not_allowed(request.method()),
+            _ if !only_read => not_allowed(request.method(), "GET, HEAD"),
             Route::SendAll => self.send_all(&request).await,
             Route::Services => pages::services(&self.catalog),
             Route::Health => pages::health(&self.catalog),
@@ -170,11 +177,11 @@ fn not_found(path: &str) -> Reply {
     reply::error(StatusCode::NOT_FOUND, &text)
 }
 
-fn not_allowed(method: &Method) -> Reply {
+fn not_allowed(method: &Method, allowed: &'static str) -> Reply {
     let mut reply = reply::error(
         StatusCode::METHOD_NOT_ALLOWED,
         &format!("method {method} is not for this page"),
     );
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     reply
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_tower::{Avoid, BalanceError, ServedBy};
+use discovery_tower::{Avoid, BalanceError, HttpErrorKind, ServedBy};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -145,8 +145,10 @@ impl Attempts<'_> {
             Err(error) => {
                 let Some(error) = error.http::<SendBody>() else { return Ended::Failed };
                 self.tried.add(error.key().clone());
-                if error.is_unsent() {
+                if is_out_of_reach(error.kind()) {
                     self.service.resting.add(error.key());
+                }
+                if error.is_unsent() {
                     Ended::Unsent
                 } else if error.is_reset() {
                     Ended::Reset
@@ -181,6 +183,12 @@ impl Attempts<'_> {
 pub(super) fn no_instances(service: &str) -> Failure {
     let error = format!("no instances of {service}");
     Failure { status: StatusCode::SERVICE_UNAVAILABLE, error }
+}
+
+/// Whether the next request would fare no better with that instance.
+fn is_out_of_reach(kind: HttpErrorKind) -> bool {
+    use HttpErrorKind::{Connect, ConnectTimeout, Unsupported};
+    matches!(kind, Connect | ConnectTimeout | Unsupported)
 }
 
 fn is_avoided(attempt: &Attempt) -> bool {
