@@ -1,1 +1,19 @@
-//! .
+//! What the benchmarks share: instances of a realistic size, and a table that sets each result beside
+//! its floor or peer and its goal, so that a reader has the ratio without arithmetic.
+//!
+//! A number alone says little on another machine. So each result here is a ratio of two things
+//! measured in the same run, in turns, and a goal is a bound on that ratio.
+
+mod instances;
+mod report;
+mod samples;
+
+pub use instances::{JSON_BYTES, VERSIONS, instance, instances, json};
+pub use report::{Report, Row, bytes, time};
+pub use samples::{Pairs, percentile};
+
+/// Whether the program was started by `cargo bench`. If not (`cargo test --benches`), it is enough
+/// that it runs, and numbers do not count.
+pub fn is_measuring() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}
