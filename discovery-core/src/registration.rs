@@ -102,8 +102,9 @@ fn holder(address: Option<&Address>) -> String {
 pub struct Unconfirmed {
     /// The instance.
     pub key: InstanceKey,
-    /// After this time, counted from when the error was made, the registry has dropped it by itself;
-    /// `None` if that is not known.
+    /// After this time, counted from when the error was made, a registry that kept running has dropped
+    /// it by itself. One that restarts, or changes its leader, gives it the whole time to live once
+    /// more. `None` if the time is not known.
     pub gone_within: Option<Duration>,
     /// What stood in the way.
     pub cause: Option<SourceError>,
@@ -122,7 +123,9 @@ impl Unconfirmed {
 
 fn within(gone_within: Option<Duration>) -> String {
     gone_within
-        .map(|time| format!("; the registry drops it by itself within {:.1} s", time.as_secs_f64()))
+        .map(|time| {
+            format!("; a registry that kept running drops it within {:.1} s", time.as_secs_f64())
+        })
         .unwrap_or_default()
 }
 
@@ -142,12 +145,21 @@ pub struct RegistrationStatus {
     /// Until when the registry keeps the instance without hearing from us, where it says so. Counted
     /// from when the last successful renewal was *sent*: an application can fence itself by it.
     pub expires: Option<Instant>,
+    /// What stood in the way last, kept after it was overcome. While
+    /// [`Registered`](RegistrationState::Registered), an update may be waiting because of it, or the
+    /// registry be out of reach.
+    pub last_error: Option<SourceError>,
 }
 
 impl RegistrationStatus {
     /// Not registered yet.
     pub fn new() -> Self {
-        Self { state: RegistrationState::Registering(None), applied: 0, expires: None }
+        Self {
+            state: RegistrationState::Registering(None),
+            applied: 0,
+            expires: None,
+            last_error: None,
+        }
     }
 
     /// How long the registry keeps the instance without hearing from us again; zero if the time is
@@ -296,26 +308,25 @@ impl Registration {
 
     /// [`deregister`](Self::deregister) with another deadline.
     pub async fn deregister_within(self, time: Duration) -> Result<(), Unconfirmed> {
-        let now = Instant::now();
-        // As good as for ever where the clock cannot count so far.
-        let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(3600 * 24 * 365));
+        // The clock cannot count for ever; a year is as good.
+        let deadline = Instant::now() + time.min(Duration::from_secs(3600 * 24 * 365));
         (self.tell)(Desired::Absent { deadline });
         let mut status = self.status.clone();
         let waited = status.wait_for(|status| {
-            match &status.state {
-                RegistrationState::Deregistered | RegistrationState::Abandoned(_) => true,
-                // It has ended without ever having been ours.
-                RegistrationState::Conflict(conflict) => !conflict.waiting,
-                _ => false,
-            }
+            matches!(
+                status.state,
+                RegistrationState::Deregistered | RegistrationState::Abandoned(_)
+            )
         });
         // The backend keeps the deadline itself; this one is for a backend that is gone or stuck.
         let grace = deadline + Duration::from_millis(500);
-        if let Ok(Ok(status)) = tokio::time::timeout_at(grace, waited).await {
-            return match &status.state {
-                RegistrationState::Abandoned(unconfirmed) => Err(unconfirmed.clone()),
-                _ => Ok(()),
-            };
+        let ended = tokio::time::timeout_at(grace, waited).await.map(drop).is_ok();
+        match self.status().state {
+            RegistrationState::Abandoned(unconfirmed) => return Err(unconfirmed),
+            RegistrationState::Deregistered => return Ok(()),
+            // The backend ended it, and took back what it had put before that.
+            RegistrationState::Conflict(conflict) if ended && !conflict.waiting => return Ok(()),
+            _ => {}
         }
         let cause = SourceError::new("the backend of the registration did not answer");
         Err(Unconfirmed::new(self.key.clone(), self.status().remaining(), Some(cause)))

@@ -9,9 +9,8 @@ use futures::StreamExt as _;
 use tokio::time::{Instant, timeout};
 
 fn instances(count: u16) -> impl Iterator<Item = Instance> {
-    (1..=count).map(|port| {
-        Instance::parse("a", &port.to_string(), &format!("127.0.0.1:{port}")).unwrap()
-    })
+    (1..=count)
+        .map(|port| Instance::parse("a", &port.to_string(), &format!("127.0.0.1:{port}")).unwrap())
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ pub enum ConfigError {
     /// A setting has a value it does not take.
     #[error("{setting} {value:?}: {reason}")]
     Invalid {
-        /// The setting, as it is called in a configuration file.
+        /// The setting, in a word: `etcd endpoint`, `prefix`, `ttl`, `user`.
         setting: &'static str,
         /// The value.
         value: String,
@@ -26,7 +26,7 @@ pub enum ConfigError {
     /// A file cannot be used.
     #[error("{setting} {}: {reason}", path.display())]
     File {
-        /// The setting, as it is called in a configuration file.
+        /// The setting, in a word: `ca`, `cert`, `key`.
         setting: &'static str,
         /// The file.
         path: PathBuf,
@@ -39,11 +39,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    fn invalid(
-        setting: &'static str,
-        value: impl Into<String>,
-        reason: impl Into<String>,
-    ) -> Self {
+    fn invalid(setting: &'static str, value: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid { setting, value: value.into(), reason: reason.into() }
     }
 }
@@ -55,6 +51,11 @@ impl ConfigError {
 /// endpoints = ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]
 /// prefix = "/services"
 /// ttl-seconds = 15
+/// suspect-seconds = 10
+/// credentials = { user = "orders", password = "…" } # never written back
+/// ca-file = "/etc/etcd/ca.pem" # this and the next two with the feature `tls`
+/// cert-file = "/etc/etcd/client.pem"
+/// key-file = "/etc/etcd/client-key.pem"
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -64,6 +65,8 @@ pub struct EtcdConfig {
     pub(crate) prefix: String,
     #[serde(default = "default_ttl")]
     pub(crate) ttl_seconds: u64,
+    #[serde(default = "default_suspect")]
+    pub(crate) suspect_seconds: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) credentials: Option<Credentials>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +85,10 @@ fn default_ttl() -> u64 {
     15
 }
 
+fn default_suspect() -> u64 {
+    10
+}
+
 impl EtcdConfig {
     /// etcd at these client URLs (`http://host:port`, or `https://…` with the feature `tls`; without
     /// a scheme `http`, or `https` when a CA file is set). They are used one at a time; another one
@@ -91,6 +98,7 @@ impl EtcdConfig {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             prefix: default_prefix(),
             ttl_seconds: default_ttl(),
+            suspect_seconds: default_suspect(),
             credentials: None,
             ca_file: None,
             cert_file: None,
@@ -141,6 +149,14 @@ impl EtcdConfig {
         self
     }
 
+    /// For how long instances that vanish together are kept as suspects, in whole seconds (rounded
+    /// up); see [`discovery_core::stabilise`]. Default 10 s; zero turns that off.
+    #[must_use]
+    pub fn suspects_for(mut self, time: Duration) -> Self {
+        self.suspect_seconds = whole_seconds(time);
+        self
+    }
+
     /// Checks all that can be checked without talking to etcd, and puts it into canonical form.
     pub(crate) fn checked(mut self) -> Result<Self, ConfigError> {
         if self.endpoints.is_empty() {
@@ -151,13 +167,17 @@ impl EtcdConfig {
             *endpoint = check_endpoint(endpoint, secure)?;
         }
         self.prefix = check_prefix(&self.prefix)?;
-        if self.ttl_seconds == 0 {
-            return Err(ConfigError::invalid("ttl", "0", "must be at least 1 s"));
+        if !(1..=LONGEST_TTL).contains(&self.ttl_seconds) {
+            let reason = format!("must be 1 to {LONGEST_TTL} s");
+            return Err(ConfigError::invalid("ttl", self.ttl_seconds.to_string(), reason));
         }
-        if let Some(Credentials { user, .. }) = &self.credentials
-            && user.is_empty()
-        {
-            return Err(ConfigError::invalid("user", "", "must not be empty"));
+        if let Some(Credentials { user, password }) = &self.credentials {
+            if user.is_empty() {
+                return Err(ConfigError::invalid("user", "", "must not be empty"));
+            }
+            if password.is_empty() {
+                return Err(ConfigError::invalid("user", user, "its password is missing"));
+            }
         }
         match (&self.cert_file, &self.key_file) {
             (Some(cert), None) => {
@@ -169,8 +189,10 @@ impl EtcdConfig {
         #[cfg(feature = "tls")]
         crate::tls::check(&self)?;
         #[cfg(not(feature = "tls"))]
-        if let Some(ca) = self.ca_file.as_ref().or(self.cert_file.as_ref()) {
-            return Err(file("ca", ca, "this program was built without the feature \"tls\""));
+        for (setting, path) in [("ca", &self.ca_file), ("cert", &self.cert_file)] {
+            if let Some(path) = path {
+                return Err(file(setting, path, "this program was built without feature \"tls\""));
+            }
         }
         Ok(self)
     }
@@ -193,8 +215,11 @@ impl EtcdConfig {
     }
 }
 
-pub(crate) fn whole_seconds(ttl: Duration) -> u64 {
-    ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
+/// A day: an instance that is dead for longer and still there helps nobody, and etcd has a limit too.
+pub(crate) const LONGEST_TTL: u64 = 24 * 3600;
+
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 pub(crate) fn file(
@@ -253,7 +278,7 @@ fn check_prefix(text: &str) -> Result<String, ConfigError> {
 pub(crate) struct Credentials {
     user: String,
     /// Taken from configuration, never written into one.
-    #[serde(skip_serializing)]
+    #[serde(default, skip_serializing)]
     password: String,
 }
 
@@ -304,7 +329,9 @@ mod tests {
         for bad in ["", "/", "//", "/a b"] {
             assert!(refused(config(bad)).starts_with(&format!("prefix {bad:?}")), "{bad}");
         }
-        assert!(refused(EtcdConfig::new(["a:1"]).ttl(Duration::ZERO)).starts_with("ttl"));
+        for bad in [Duration::ZERO, Duration::from_secs(LONGEST_TTL + 1), Duration::MAX] {
+            assert!(refused(EtcdConfig::new(["a:1"]).ttl(bad)).starts_with("ttl"), "{bad:?}");
+        }
         assert_eq!(EtcdConfig::new(["a:1"]).ttl(Duration::from_millis(1500)).ttl_seconds, 2);
     }
 

@@ -7,6 +7,7 @@ mod fake;
 mod native;
 mod register;
 mod registry;
+mod rotation;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;

@@ -21,6 +21,13 @@ pub(crate) enum Undecodable {
     Value(String),
 }
 
+impl Undecodable {
+    /// The error can quote the value, which can be anything.
+    fn value(error: &serde_json::Error) -> Self {
+        Self::Value(error.to_string().escape_debug().take(200).collect())
+    }
+}
+
 /// Translates between etcd's keys and values and instances.
 #[derive(Clone, Debug)]
 pub(crate) struct Native {
@@ -69,24 +76,22 @@ impl Native {
         serde_json::from_slice::<Fields>(value).ok()?.address?.parse().ok()
     }
 
-    /// The instance that a value describes.
-    pub(crate) fn decode(key: InstanceKey, value: &[u8]) -> Result<Instance, Undecodable> {
+    /// The instance that a value describes, and whether the value says another service or id than
+    /// the key, which counts.
+    pub(crate) fn decode(key: InstanceKey, value: &[u8]) -> Result<(Instance, bool), Undecodable> {
         let fields: Fields =
-            serde_json::from_slice(value).map_err(|error| Undecodable::Value(error.to_string()))?;
+            serde_json::from_slice(value).map_err(|error| Undecodable::value(&error))?;
         let address = fields
             .address
             .ok_or_else(|| Undecodable::Value("the address is missing".to_owned()))?;
-        if fields.name.as_deref().is_some_and(|name| name != key.service.as_str())
-            || fields.id.as_deref().is_some_and(|id| id != key.id.as_str())
-        {
-            tracing::debug!(%key, "a value names another service or id than its key; the key counts");
-        }
+        let differs = fields.name.as_deref().is_some_and(|name| name != key.service.as_str())
+            || fields.id.as_deref().is_some_and(|id| id != key.id.as_str());
         let mut instance = Instance::new(key.service, key.id, address.parse()?);
         instance.weight = fields.weight.unwrap_or_default();
         instance.zone = fields.zone;
         instance.status = fields.status.unwrap_or_default();
         instance.metadata = fields.metadata.unwrap_or_default();
-        Ok(instance)
+        Ok((instance, differs))
     }
 }
 
@@ -171,7 +176,8 @@ mod tests {
     }
 
     fn decode(key: &str, value: &str) -> Result<Instance, Undecodable> {
-        Native::decode(native().decode_key(key.as_bytes())?, value.as_bytes())
+        let (instance, _) = Native::decode(native().decode_key(key.as_bytes())?, value.as_bytes())?;
+        Ok(instance)
     }
 
     #[test]
@@ -184,7 +190,8 @@ mod tests {
         let key = native().key(&instance.key());
         assert_eq!(key, b"/services/orders/7");
         let value = Native::value(&instance).unwrap();
-        assert_eq!(Native::decode(native().decode_key(&key).unwrap(), &value).unwrap(), instance);
+        let key = native().decode_key(&key).unwrap();
+        assert_eq!(Native::decode(key, &value).unwrap(), (instance, false));
     }
 
     #[test]
@@ -192,6 +199,8 @@ mod tests {
         let value = r#"{"Id":"x","Name":"other","ADDRESS":"http://127.0.0.1:9","Extra":[{}]}"#;
         let instance = decode("/services/orders/7", value).unwrap();
         assert_eq!(instance, Instance::parse("orders", "7", "http://127.0.0.1:9").unwrap());
+        let key = native().decode_key(b"/services/orders/7").unwrap();
+        assert!(Native::decode(key, value.as_bytes()).unwrap().1);
         let nulls = r#"{"address":"a:1","weight":null,"zone":null,"status":null,"metadata":null}"#;
         assert_eq!(
             decode("/services/s/1", nulls).unwrap(),
@@ -217,16 +226,28 @@ mod tests {
             (r#"{"address":"a:1","status":"gone"}"#, "gone"),
             (r#"{"address":"a:1","metadata":{"a":1}}"#, "invalid type"),
             (r#"{"address":"a:1"} x"#, "trailing"),
+            (r#"{"address":"a:1","status":"up\nINFO forged"}"#, r"up\ninfo"),
+            (&format!(r#"{{"address":"a:1","weight":"{}"}}"#, "x".repeat(1 << 20)), "xxx"),
         ] {
             let error = decode("/services/s/1", value).unwrap_err().to_string();
-            assert!(error.contains(why) && !error.contains('\n'), "{value}: {error}");
+            assert!(error.contains(why) && !error.contains('\n'), "{error}");
+            assert!(error.len() < 300, "{}", error.len());
         }
         assert!(Native::decode(native().decode_key(b"/services/s/1").unwrap(), b"\xff").is_err());
     }
 
     #[test]
     fn only_keys_of_the_right_form_are_ours() {
-        for key in ["/services/a", "/services/a/", "/services//b", "/services/a/b/c", "/servicesa/b/c", "/other/a/b", "/services/a b/c", "/services/a/b\0"] {
+        for key in [
+            "/services/a",
+            "/services/a/",
+            "/services//b",
+            "/services/a/b/c",
+            "/servicesa/b/c",
+            "/other/a/b",
+            "/services/a b/c",
+            "/services/a/b\0",
+        ] {
             assert!(native().decode_key(key.as_bytes()).is_err(), "{key}");
         }
         assert!(native().decode_key(b"/services/\xff/b").is_err());

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use discovery_core::stabilise::{Crowd, Stabilise, Stabiliser};
 use discovery_core::{
     Changes, Desired, Instance, InstanceChanges, InstanceKey, Publisher, Registrar, Registration,
     RegistrationStatus, ServiceName, Source, Subscriber,
@@ -13,11 +14,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::config::{ConfigError, EtcdConfig, whole_seconds};
+use crate::config::{ConfigError, EtcdConfig, LONGEST_TTL, whole_seconds};
 use crate::native::Native;
 use crate::register::{OnConflict, RegisterOptions, keep};
-use crate::wire::{Connect as _, EtcdConnector};
+use crate::rotation::Rotation;
+use crate::watch::{Machine, follow};
+use crate::wire::EtcdConnector;
 
 /// etcd as a [`Source`] of instances and a [`Registrar`]. Cheap to clone; clones share the watches.
 ///
@@ -31,10 +35,13 @@ struct Inner {
     native: Native,
     ttl: Duration,
     runtime: Handle,
-    /// The endpoint to begin with: chosen by chance, so that many clients spread over the members.
-    first_endpoint: usize,
+    /// Begins by chance, so that many clients spread over the members.
+    rotation: Rotation,
     /// `None`: all services.
     watches: Mutex<HashMap<Option<ServiceName>, Subscriber<InstanceKey, Instance>>>,
+    stabilise: Stabilise,
+    /// All watches together tell a mass removal.
+    crowd: Crowd,
     closed: watch::Sender<bool>,
 }
 
@@ -49,15 +56,20 @@ impl EtcdRegistry {
         let runtime = Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let native = Native::new(config.prefix.clone());
         let ttl = Duration::from_secs(config.ttl_seconds);
+        let suspects = Duration::from_secs(config.suspect_seconds);
+        let stabilise = Stabilise::new().suspects_for(suspects);
+        let first = rand::rng().random_range(0..config.endpoints.len());
+        let rotation = Rotation::new(&config.endpoints, first);
         let connector = Arc::new(EtcdConnector::new(config));
-        let first_endpoint = rand::rng().random_range(0..connector.endpoints());
         Ok(Self(Arc::new(Inner {
             connector,
             native,
             ttl,
             runtime,
-            first_endpoint,
+            rotation,
             watches: Mutex::default(),
+            stabilise,
+            crowd: Crowd::new(),
             closed: watch::Sender::new(false),
         })))
     }
@@ -70,17 +82,16 @@ impl EtcdRegistry {
         let first = Desired::Present { instance: instance.clone(), version: 1 };
         let (desired, wishes) = watch::channel(first);
         let (status, statuses) = watch::channel(RegistrationStatus::new());
-        let ttl = options.ttl.map_or(inner.ttl, |ttl| {
-            Duration::from_secs(whole_seconds(ttl).max(1))
-        });
+        let ttl = options
+            .ttl
+            .map_or(inner.ttl, |ttl| Duration::from_secs(whole_seconds(ttl).clamp(1, LONGEST_TTL)));
         let plan = crate::register::Plan {
             raw_key: inner.native.key(&key),
             key: key.clone(),
             ttl,
             on_conflict: options.on_conflict,
             replace_same_address: options.replace_same_address,
-            endpoints: inner.connector.endpoints(),
-            first_endpoint: inner.first_endpoint,
+            rotation: inner.rotation.clone(),
             address_of: Native::address_of,
         };
         let rng = StdRng::from_rng(&mut rand::rng());
@@ -113,13 +124,14 @@ impl EtcdRegistry {
             let publisher = Publisher::new();
             let changes: Changes<_, _> = publisher.subscribe();
             watches.insert(service.cloned(), publisher.subscriber());
-            inner.runtime.spawn(crate::watch::follow(
+            let prefix = inner.native.prefix(service);
+            let rng = StdRng::from_rng(&mut rand::rng());
+            inner.runtime.spawn(follow(
                 inner.connector.clone(),
+                Machine::new(prefix, inner.rotation.clone(), rng, Instant::now()),
                 inner.native.clone(),
-                inner.native.prefix(service),
-                inner.first_endpoint,
-                StdRng::from_rng(&mut rand::rng()),
                 publisher,
+                Stabiliser::new(inner.stabilise, &inner.crowd, service.is_none()),
                 inner.closed.subscribe(),
             ));
             changes

@@ -4,7 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use discovery_core::{InstanceStatus, Registration, RegistrationState, Registrar as _, Source as _};
+use discovery_core::{
+    InstanceStatus, Registrar as _, Registration, RegistrationState, Source as _,
+};
 use discovery_etcd::{EtcdConfig, EtcdRegistry, OnConflict, RegisterOptions};
 use discovery_test_support::{
     Etcd, Kv, Proxy, Truth, Version, eventually, eventually_eq, long, on_each_version, slack,
@@ -207,7 +209,9 @@ async fn row_23_a_registration_waits_for_etcd_and_says_why() {
         etcd.kill();
         let registration = registry(etcd.url()).register(instance("orders", "1", 1));
         eventually(NOW, "the status says why", async || match registration.status().state {
-            RegistrationState::Registering(Some(error)) if error.to_string().contains("refused") => {
+            RegistrationState::Registering(Some(error))
+                if error.to_string().contains("refused") =>
+            {
                 Ok(())
             }
             other => Err(other),

@@ -8,9 +8,7 @@ use discovery_core::{Change, Source as _};
 use discovery_test_support::{
     Etcd, Op, Proxy, Truth, eventually, eventually_eq, long, on_each_version,
 };
-use support::{
-    NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance_key, key, registry, value,
-};
+use support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance_key, key, registry, value};
 
 fn service() -> discovery_core::ServiceName {
     "orders".parse().unwrap()
@@ -202,7 +200,8 @@ async fn row_24_values_that_cannot_be_read_disturb_nobody() {
         fill(&truth, 3).await;
         let view = View::new(registry(proxy.url()).watch(&service()));
         view.until_true(&truth, PREFIX, NOW).await;
-        let poison: [Vec<u8>; 9] = [
+        let poison: [Vec<u8>; 10] = [
+            b"{\"address\":\"a:1\",\"status\":\"up\nERROR forged\"}".to_vec(),
             b"{".to_vec(),
             b"".to_vec(),
             b"\xff\xfe\x00".to_vec(),
@@ -220,20 +219,31 @@ async fn row_24_values_that_cannot_be_read_disturb_nobody() {
         for bad in [&b"/services/orders/a\0b"[..], b"/services/orders/", b"/services/orders/a/b"] {
             truth.put(bad, value(9)).await.unwrap();
         }
+        // Together more than one message may hold.
+        for number in 0..70 {
+            truth.put(key("orders", &format!("large{number}")), &poison[4]).await.unwrap();
+        }
         truth.put(key("orders", "2"), value(20)).await.unwrap();
         let expected = [("1", 1), ("2", 20), ("3", 3)]
             .map(|(id, port)| (instance_key("orders", id), format!("http://127.0.0.1:{port}")));
         let expected: support::Set = expected.into_iter().collect();
-        eventually_eq(NOW, "the good ones, and the last good value", expected.clone(), async || {
-            view.set()
-        })
+        eventually_eq(
+            NOW,
+            "the good ones, and the last good value",
+            expected.clone(),
+            async || view.set(),
+        )
         .await;
 
         // The same after a new list.
         let changes = view.changes();
-        proxy.cut_once();
-        eventually(NOW, "reconnected", async || proxy.accepted() >= 2).await;
-        view.until_fresh(NOW).await;
+        let list = async |view: &View| {
+            let before = proxy.accepted();
+            proxy.cut_once();
+            eventually(NOW, "reconnected", async || proxy.accepted() > before).await;
+            view.until_fresh(NOW_AFTER_OUTAGE).await;
+        };
+        list(&view).await;
         assert_eq!((view.set(), view.changes()), (expected, changes));
 
         truth.delete_prefix(PREFIX).await.unwrap();

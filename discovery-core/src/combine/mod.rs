@@ -26,8 +26,8 @@ use std::task::{Context, Poll};
 use futures_core::Stream as _;
 
 pub use failover::{Failover, failover, failover_changes};
-pub use map::{Filtered, Mapped, filter, map};
 use map::same_as_input;
+pub use map::{Filtered, Mapped, filter, map};
 pub use merge::{Merged, merge, merge_changes};
 
 use crate::{Change, Changes, Source};

@@ -19,11 +19,7 @@ struct Stabilised {
 }
 
 impl Derive<InstanceKey, Instance> for Stabilised {
-    fn drain(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut Publisher<InstanceKey, Instance>,
-    ) -> bool {
+    fn drain(&mut self, cx: &mut Context<'_>, out: &mut Publisher<InstanceKey, Instance>) -> bool {
         let mut batch = Vec::new();
         let mut synced = false;
         let more = take(&mut self.input, cx, |change| match change {

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::crowd::{Crowd, Place};
 use super::Stabilise;
-use crate::{
-    Instance, InstanceKey, InstanceStatus, Publisher, Replacement, ServiceName, Update,
-};
+use super::crowd::{Crowd, Place};
+use crate::{Instance, InstanceKey, InstanceStatus, Publisher, Replacement, ServiceName, Update};
 
 type Out = Publisher<InstanceKey, Instance>;
 type Batch = Vec<Update<InstanceKey, Arc<Instance>>>;

@@ -238,14 +238,6 @@ async fn well(life: &watch::Receiver<Life>) {
 impl Connect for Fake {
     type Wire = FakeWire;
 
-    fn endpoints(&self) -> usize {
-        3
-    }
-
-    fn name(&self, _: usize) -> &'static str {
-        "fake"
-    }
-
     async fn connect(&self, endpoint: usize) -> Result<FakeWire> {
         assert!(endpoint < 3);
         let (_alive, life) = watch::channel(Life::Well);

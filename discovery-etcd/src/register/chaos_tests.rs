@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{OnConflict, Plan, keep};
 use crate::fake::{Fake, Faults, LATEST, Store, for_each_seed};
 use crate::native::Native;
+use crate::rotation::Rotation;
 use crate::wire::KeyValue;
 
 const KEY: &[u8] = b"/services/a/1";
@@ -41,8 +42,7 @@ fn register_with(etcd: &Fake, port: u16, rng: &mut StdRng, change: fn(&mut Plan)
         ttl: TTL,
         on_conflict: OnConflict::Wait,
         replace_same_address: false,
-        endpoints: 3,
-        first_endpoint: 0,
+        rotation: Rotation::new(&["a", "b", "c"].map(str::to_owned), 0),
         address_of: Native::address_of,
     };
     change(&mut plan);

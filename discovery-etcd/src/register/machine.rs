@@ -26,9 +26,11 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::OnConflict;
+use super::messages::{Action, Answer, Input, Plan, Question, Wanted};
 use crate::backoff::{self, Backoff};
+use crate::rotation::Rotation;
 use crate::wire::{
-    Event, Found, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WatchMessage, WireError,
+    Event, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WatchMessage, WireError,
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -39,88 +41,14 @@ const VERIFY_EVERY: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_secs(2);
 /// Connected for so long, a failure is a new one and not the same again.
 const QUIET: Duration = Duration::from_secs(10);
+/// Also when a lease is about to expire, a server that is away is not tried more often.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// A handle that was dropped lets us try for this long.
 const ABANDON_WITHIN: Duration = Duration::from_secs(3);
 /// While leaving there is little time: who does not answer in this must not use up all of it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// etcd looks for leases whose time is over twice a second.
 const EXPIRY_SLACK: Duration = Duration::from_millis(500);
-
-/// What never changes about a registration.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) key: InstanceKey,
-    /// The key in etcd.
-    pub(crate) raw_key: Vec<u8>,
-    pub(crate) ttl: Duration,
-    pub(crate) on_conflict: OnConflict,
-    pub(crate) replace_same_address: bool,
-    pub(crate) endpoints: usize,
-    pub(crate) first_endpoint: usize,
-    /// Reads the address out of a holder's value.
-    pub(crate) address_of: fn(&[u8]) -> Option<Address>,
-}
-
-/// What is wanted.
-#[derive(Clone, Debug)]
-pub(crate) enum Wanted {
-    Present { value: Vec<u8>, address: Address, version: u64 },
-    Absent { deadline: Instant },
-    Abandoned,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Wanted(Wanted),
-    /// The answer to the last question.
-    Answer(Result<Answer, WireError>),
-    /// A message of the watch on the key, or its end.
-    Watch(Result<WatchMessage, WireError>),
-    /// The time of [`Machine::deadline`] has come.
-    Tick,
-}
-
-/// What etcd answered.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Answer {
-    Connected,
-    Watching,
-    Granted(Duration),
-    GrantedTtl(Option<Duration>),
-    Renewed,
-    Found(Found),
-    Put(PutReply),
-    Revoked,
-}
-
-/// What to ask of etcd.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Question {
-    Connect(usize),
-    Watch(Keys),
-    Grant { lease: i64, ttl: Duration },
-    GrantedTtl { lease: i64 },
-    Renew { lease: i64 },
-    Get(Vec<u8>),
-    Put(GuardedPut),
-    Revoke { lease: i64 },
-}
-
-/// What to do, in this order.
-#[derive(Debug)]
-pub(crate) enum Action {
-    /// Ask this; whatever was asked before no longer matters.
-    Ask(Question),
-    /// Give up the connection and whatever was asked of it.
-    Disconnect,
-    /// Tell the handle.
-    Report(RegistrationStatus),
-    /// The granted time to live is not the one asked for.
-    OtherTtl { granted: Duration },
-    /// Nothing is left to do.
-    End,
-}
 
 #[derive(Debug)]
 enum Link {
@@ -185,7 +113,7 @@ pub(crate) struct Machine {
     /// When to give up being sure that the key is gone.
     give_up: Option<Instant>,
     link: Link,
-    endpoint: usize,
+    rotation: Rotation,
     asked: Option<Asked>,
     lease: Option<Lease>,
     place: Place,
@@ -205,13 +133,13 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(plan: Plan, wanted: Wanted, rng: StdRng, now: Instant) -> Self {
-        let endpoint = plan.first_endpoint;
+        let rotation = plan.rotation.clone();
         let mut machine = Self {
             plan,
             wanted,
             give_up: None,
             link: Link::Down { until: now },
-            endpoint,
+            rotation,
             asked: None,
             lease: None,
             place: Place::Unknown,
@@ -319,6 +247,10 @@ impl Machine {
         }
     }
 
+    fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
     fn is_leaving(&self) -> bool {
         !matches!(self.wanted, Wanted::Present { .. })
     }
@@ -342,7 +274,10 @@ impl Machine {
         {
             let within = (asked.deadline - asked.sent).as_secs_f64();
             let cause = format!("no answer within {within:.1} s");
-            self.lost(WireError::unreachable(what(&asked.question), "etcd", cause), now);
+            self.lost(
+                WireError::unreachable(what(&asked.question), self.rotation.name(), cause),
+                now,
+            );
         }
     }
 
@@ -362,8 +297,10 @@ impl Machine {
         if self.ended {
             return;
         }
-        if self.is_leaving() && self.lease.is_none() {
-            // Nothing was ever put under a lease that may still be alive.
+        let put = self.lease.as_ref().is_some_and(|lease| lease.granted.is_some());
+        if self.is_leaving() && !put && !(self.lease.is_some() && self.is_up()) {
+            // Nothing was ever put under a lease that may still be alive. A lease whose grant is not
+            // confirmed is empty; it is revoked if that costs nothing.
             return self.end(RegistrationState::Deregistered);
         }
         if self.asked.is_some() {
@@ -373,7 +310,7 @@ impl Machine {
             Link::Down { until } if now >= until => {
                 self.link = Link::Connecting;
                 let within = if self.is_leaving() { LEAVE_WITHIN } else { CONNECT_WITHIN };
-                return self.ask(Question::Connect(self.endpoint), within, now);
+                return self.ask(Question::Connect(self.rotation.current()), within, now);
             }
             Link::Down { .. } | Link::Connecting => return,
             Link::Up { watching, .. } => watching,
@@ -389,12 +326,14 @@ impl Machine {
         if let Some(&Lease { id, granted: Some(granted), renew_at, .. }) = self.lease.as_ref()
             && now >= renew_at
         {
-            let within = (granted / 6).clamp(Duration::from_millis(500), ANSWER_WITHIN);
-            return self.ask(Question::Renew { lease: id }, within, now);
+            return self.ask(Question::Renew { lease: id }, answer_within(granted), now);
         }
+        // An answer must not take so long that the next renewal comes too late.
+        let granted = self.lease.as_ref().and_then(|lease| lease.granted);
+        let within = granted.map_or(ANSWER_WITHIN, answer_within);
         if !watching {
             let keys = Keys::One(self.plan.raw_key.clone());
-            return self.ask(Question::Watch(keys), ANSWER_WITHIN, now);
+            return self.ask(Question::Watch(keys), within, now);
         }
         let lease = match &self.lease {
             Some(Lease { id, granted: Some(_), .. }) => *id,
@@ -407,16 +346,16 @@ impl Machine {
             }
         };
         if let Place::Unknown = self.place {
-            return self.ask(Question::Get(self.plan.raw_key.clone()), ANSWER_WITHIN, now);
+            return self.ask(Question::Get(self.plan.raw_key.clone()), within, now);
         }
         match (self.put_if(), &self.wanted) {
             (Some(guard), Wanted::Present { value, .. }) if now >= self.hold => {
                 let (key, value) = (self.plan.raw_key.clone(), value.clone());
                 let put = GuardedPut { key, value, lease, guard };
-                self.ask(Question::Put(put), ANSWER_WITHIN, now);
+                self.ask(Question::Put(put), within, now);
             }
             _ if now >= self.verify_at => {
-                self.ask(Question::Get(self.plan.raw_key.clone()), ANSWER_WITHIN, now);
+                self.ask(Question::Get(self.plan.raw_key.clone()), within, now);
             }
             _ => {}
         }
@@ -489,7 +428,13 @@ impl Machine {
                 }
             }
             Answer::GrantedTtl(None) => self.lease = None,
-            Answer::Renewed => self.confirm(None, asked.sent),
+            Answer::Renewed => {
+                self.confirm(None, asked.sent);
+                if matches!(self.status.state, RegistrationState::Registering(_)) {
+                    // Its time seemed to be over; so let us see whether the key is there.
+                    self.verify_at = now;
+                }
+            }
             Answer::Found(found) | Answer::Put(PutReply::Refused(found)) => {
                 self.verify_at = now + VERIFY_EVERY;
                 self.judge(found.entry, found.revision);
@@ -565,10 +510,17 @@ impl Machine {
                 until.max(lease.renew_at).min(now + backoff::denied(&mut self.rng))
             }
             (Kind::Denied, _) => now + backoff::denied(&mut self.rng),
+            // An outage shorter than the lease's time must not cost the lease: the less of it is left,
+            // the shorter the wait.
+            (_, Some(lease)) => {
+                let left = lease.expires().map(|at| at.saturating_duration_since(now));
+                let left = left.filter(|left| !left.is_zero()).map(|left| left / 2);
+                left.map_or(until, |left| until.min(now + left.max(SHORTEST_WAIT)))
+            }
             _ => until,
         };
         self.link = Link::Down { until };
-        self.endpoint = (self.endpoint + 1) % self.plan.endpoints.max(1);
+        self.rotation.rotate();
         self.place = Place::Unknown;
         self.actions.push_back(Action::Disconnect);
         self.trouble(error);
@@ -578,9 +530,10 @@ impl Machine {
     fn trouble(&mut self, error: WireError) {
         let error = SourceError::new(error);
         self.last_error = Some(error.clone());
-        if let RegistrationState::Registering(_) = self.status.state {
-            self.report(RegistrationState::Registering(Some(error)));
-        }
+        self.report(match &self.status.state {
+            RegistrationState::Registering(_) => RegistrationState::Registering(Some(error)),
+            other => other.clone(),
+        });
     }
 
     fn events(&mut self, events: Vec<Event>) {
@@ -650,6 +603,7 @@ impl Machine {
     fn report(&mut self, state: RegistrationState) {
         self.status.state = state;
         self.status.expires = self.lease.as_ref().and_then(Lease::expires);
+        self.status.last_error.clone_from(&self.last_error);
         self.actions.push_back(Action::Report(self.status.clone()));
     }
 
@@ -660,6 +614,11 @@ impl Machine {
         self.report(state);
         self.actions.push_back(Action::End);
     }
+}
+
+/// How long an answer may take while a lease of this time to live has to be renewed.
+fn answer_within(granted: Duration) -> Duration {
+    (granted / 6).clamp(Duration::from_millis(500), ANSWER_WITHIN)
 }
 
 fn what(question: &Question) -> &'static str {

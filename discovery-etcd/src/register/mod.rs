@@ -2,10 +2,11 @@
 //! connection and to the handle that the program holds.
 
 mod machine;
+mod messages;
 mod options;
 mod task;
 
-pub(crate) use machine::Plan;
+pub(crate) use messages::Plan;
 pub use options::{OnConflict, RegisterOptions};
 pub(crate) use task::keep;
 

@@ -43,7 +43,8 @@ impl RegisterOptions {
         self
     }
 
-    /// How long the registration outlives its process, in whole seconds (rounded up, at least 1).
+    /// How long the registration outlives its process, in whole seconds (rounded up, at least 1,
+    /// at most a day).
     /// etcd grants no less than 1.5 election timeouts.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {

@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::machine::{Action, Answer, Input, Machine, Plan, Question, Wanted};
+use super::machine::Machine;
+use super::messages::{Action, Answer, Input, Plan, Question, Wanted};
 use crate::native::Native;
 use crate::wire::{Connect, Result, WatchMessage, WatchStream, Wire};
 
@@ -28,6 +29,8 @@ struct Keeper<C: Connect> {
     wire: Option<C::Wire>,
     watch: Option<<C::Wire as Wire>::Watch>,
     asked: Option<Asked<C::Wire>>,
+    /// The last trouble that was logged while registered.
+    said: Option<String>,
 }
 
 /// Keeps etcd saying what is desired, until the registration has ended.
@@ -40,7 +43,8 @@ pub(crate) async fn keep<C: Connect>(
 ) {
     let wanted = wanted(&desired.borrow_and_update());
     let machine = Machine::new(plan, wanted, rng, Instant::now());
-    let mut keeper = Keeper { connector, machine, status, wire: None, watch: None, asked: None };
+    let mut keeper =
+        Keeper { connector, machine, status, wire: None, watch: None, asked: None, said: None };
     loop {
         while let Some(action) = keeper.machine.next_action() {
             if let Action::End = action {
@@ -146,6 +150,14 @@ impl<C: Connect> Keeper<C> {
             RegistrationState::Deregistered if news => tracing::info!(%key, "deregistered"),
             RegistrationState::Abandoned(error) if news => tracing::warn!(%error, "gave up"),
             _ => {}
+        }
+        if let (RegistrationState::Registered, Some(error)) = (&status.state, &status.last_error) {
+            // Said once for each text: it is tried again and again.
+            let text = error.to_string();
+            if self.said.as_ref() != Some(&text) {
+                tracing::warn!(%key, error = text, "registered, but in trouble");
+                self.said = Some(text);
+            }
         }
         self.status.send_replace(status);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use discovery_core::stabilise::{Crowd, Stabilise, Stabiliser};
 use discovery_core::testkit::Checked;
 use discovery_core::{Change, Changes, Instance, InstanceKey, Publisher, StatusReader};
 use futures::{FutureExt as _, StreamExt as _};
@@ -13,9 +14,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::follow;
+use super::{Machine, follow};
 use crate::fake::{Fake, Faults, Moment, for_each_seed};
 use crate::native::Native;
+use crate::rotation::Rotation;
+
+/// Every removal passes.
+fn passing() -> Stabiliser {
+    Stabiliser::new(Stabilise::new().suspects_for(Duration::ZERO), &Crowd::new(), false)
+}
+
+fn rotation() -> Rotation {
+    Rotation::new(&["a", "b", "c"].map(str::to_owned), 1)
+}
 
 const PREFIX: &[u8] = b"/services/a/";
 
@@ -37,7 +48,8 @@ fn meant(moment: &Moment) -> BTreeMap<InstanceKey, Option<Instance>> {
     watched
         .filter_map(|(key, entry)| {
             let key = native().decode_key(key).ok()?;
-            Some((key.clone(), Native::decode(key, &entry.value).ok()))
+            let instance = Native::decode(key.clone(), &entry.value).ok();
+            Some((key, instance.map(|(instance, _)| instance)))
         })
         .collect()
 }
@@ -62,8 +74,9 @@ impl Rig {
         let status = changes.status();
         let (closed, closes) = watch::channel(false);
         let rng = StdRng::seed_from_u64(seed);
-        let (connector, prefix) = (Arc::new(etcd.clone()), PREFIX.to_vec());
-        let follow = follow(connector, native(), prefix, 1, rng, publisher, closes);
+        let machine = Machine::new(PREFIX.to_vec(), rotation(), rng, Instant::now());
+        let connector = Arc::new(etcd.clone());
+        let follow = follow(connector, machine, native(), publisher, passing(), closes);
         let task = tokio::spawn(follow);
         Self { etcd, reader: Checked::new(changes), status, task, closed, moment: 0 }
     }

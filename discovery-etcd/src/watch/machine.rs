@@ -14,13 +14,14 @@
 //! store that was wiped or set back shows as what its list says, because what is known of revisions
 //! starts anew with each connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use crate::backoff::{self, Backoff};
+use crate::rotation::Rotation;
 use crate::wire::{Event, Kind, List, Page, WatchMessage, WireError};
 
 /// How long connecting (authenticating included) may take.
@@ -29,6 +30,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 const CREATED_WITHIN: Duration = Duration::from_secs(3);
 /// How long one page of a list may take.
 const PAGE_WITHIN: Duration = Duration::from_secs(4);
+/// Even an attempt that hung for longer than the wait is not repeated without a breath.
+const BREATH: Duration = Duration::from_millis(50);
 /// Live for so long, a failure is a new one and not the same again.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -73,17 +76,19 @@ enum State {
     /// Not connected; the next attempt is due.
     Waiting { until: Instant },
     /// A connection is being made.
-    Connecting { deadline: Instant },
+    Connecting { since: Instant },
     /// The watch is being opened.
-    Opening { deadline: Instant },
+    Opening { since: Instant },
     /// The watch stands, the list is being fetched; what the watch says meanwhile is held back.
     Listing {
-        deadline: Instant,
+        /// When the page was asked for.
+        since: Instant,
         /// The revision of the first page, to which the others are pinned.
         at: Option<i64>,
         /// The revision at which the watch stands: the list must not be older.
         created: i64,
-        held: Vec<Vec<Event>>,
+        /// By key, the last event only: however long the list takes, this is bounded by the keys.
+        held: BTreeMap<Vec<u8>, Event>,
     },
     /// The set is known; changes behind `floor` follow.
     Live { floor: i64, since: Instant },
@@ -93,8 +98,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Machine {
     prefix: Vec<u8>,
-    endpoints: usize,
-    endpoint: usize,
+    rotation: Rotation,
     state: State,
     backoff: Backoff,
     rng: StdRng,
@@ -102,24 +106,22 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine that follows all keys that start with `prefix`. It tries `endpoints` in turn,
-    /// beginning with number `first`, and is due at once.
-    pub(crate) fn new(
-        prefix: Vec<u8>,
-        endpoints: usize,
-        first: usize,
-        rng: StdRng,
-        now: Instant,
-    ) -> Self {
+    /// A machine that follows all keys that start with `prefix`. It tries the endpoints of
+    /// `rotation` in turn and is due at once.
+    pub(crate) fn new(prefix: Vec<u8>, rotation: Rotation, rng: StdRng, now: Instant) -> Self {
         Self {
             prefix,
-            endpoints: endpoints.max(1),
-            endpoint: first,
+            rotation,
             state: State::Waiting { until: now },
             backoff: Backoff::default(),
             rng,
             actions: VecDeque::new(),
         }
+    }
+
+    /// What all keys that it follows start with.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// The next thing to do.
@@ -131,9 +133,9 @@ impl Machine {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Waiting { until } => Some(until),
-            State::Connecting { deadline }
-            | State::Opening { deadline }
-            | State::Listing { deadline, .. } => Some(deadline),
+            State::Connecting { since } => Some(since + CONNECT_WITHIN),
+            State::Opening { since } => Some(since + CREATED_WITHIN),
+            State::Listing { since, .. } => Some(since + PAGE_WITHIN),
             State::Live { .. } => None,
         }
     }
@@ -160,12 +162,12 @@ impl Machine {
         }
         let late = |what: &str, within: Duration| {
             let cause = format!("no answer within {} s", within.as_secs());
-            WireError::new(Kind::Unreachable, what, "etcd", cause)
+            WireError::unreachable(what, self.rotation.name(), cause)
         };
         match self.state {
             State::Waiting { .. } => {
-                self.state = State::Connecting { deadline: now + CONNECT_WITHIN };
-                self.actions.push_back(Action::Connect(self.endpoint));
+                self.state = State::Connecting { since: now };
+                self.actions.push_back(Action::Connect(self.rotation.current()));
             }
             State::Connecting { .. } => self.failed(late("connect", CONNECT_WITHIN), now),
             State::Opening { .. } => self.failed(late("open a watch", CREATED_WITHIN), now),
@@ -176,15 +178,15 @@ impl Machine {
 
     fn connected(&mut self, now: Instant) {
         if let State::Connecting { .. } = self.state {
-            self.state = State::Opening { deadline: now + CREATED_WITHIN };
+            self.state = State::Opening { since: now };
             self.actions.push_back(Action::Open);
         }
     }
 
     fn created(&mut self, created: i64, now: Instant) {
         if let State::Opening { .. } = self.state {
-            let deadline = now + PAGE_WITHIN;
-            self.state = State::Listing { deadline, at: None, created, held: Vec::new() };
+            let held = BTreeMap::new();
+            self.state = State::Listing { since: now, at: None, created, held };
             self.list(None, None);
         }
     }
@@ -194,19 +196,19 @@ impl Machine {
     }
 
     fn page(&mut self, page: Page, now: Instant) {
-        let State::Listing { deadline, at, created, held } = &mut self.state else { return };
+        let State::Listing { since, at, created, held } = &mut self.state else { return };
         // Later pages carry the revision of their own time: the first one's counts.
         let revision = *at.get_or_insert(page.revision);
         if revision < *created {
             let cause = format!("revision {revision} is older than the watch, {created}");
-            return self.failed(WireError::unreachable("list", "etcd", cause), now);
+            return self.failed(WireError::unreachable("list", self.rotation.name(), cause), now);
         }
-        *deadline = now + PAGE_WITHIN;
+        *since = now;
         let last = page.entries.last().map(|entry| entry.key.clone());
         match last {
             None if page.more => {
                 let cause = "a page without keys promises more of them";
-                self.failed(WireError::unreachable("list", "etcd", cause), now);
+                self.failed(WireError::unreachable("list", self.rotation.name(), cause), now);
             }
             Some(last) if page.more => {
                 self.actions.push_back(Action::Stage(page));
@@ -217,16 +219,18 @@ impl Machine {
                 self.actions.push_back(Action::Stage(page));
                 self.actions.push_back(Action::Commit { revision });
                 self.state = State::Live { floor: revision, since: now };
-                for events in held {
-                    self.events(events);
-                }
+                let mut held: Vec<_> = held.into_values().collect();
+                held.sort_by_key(Event::revision);
+                self.events(held);
             }
         }
     }
 
     fn events(&mut self, mut events: Vec<Event>) {
         match &mut self.state {
-            State::Listing { held, .. } => held.push(events),
+            State::Listing { held, .. } => {
+                held.extend(events.into_iter().map(|event| (event.key().to_vec(), event)));
+            }
             State::Live { floor, .. } => {
                 events.retain(|event| event.revision() > *floor);
                 if let Some(last) = events.last() {
@@ -246,12 +250,17 @@ impl Machine {
             }
             _ => {}
         }
+        // An attempt that hung has waited already.
+        let from = match self.state {
+            State::Connecting { since } | State::Opening { since } => since,
+            _ => now,
+        };
         let wait = match error.kind {
             Kind::Denied => backoff::denied(&mut self.rng),
             _ => self.backoff.next(&mut self.rng),
         };
-        self.endpoint = (self.endpoint + 1) % self.endpoints;
-        self.state = State::Waiting { until: now + wait };
+        self.rotation.rotate();
+        self.state = State::Waiting { until: (from + wait).max(now + wait.min(BREATH)) };
         self.actions.push_back(Action::Disconnect);
         self.actions.push_back(Action::Trouble(error));
     }

@@ -5,6 +5,7 @@ mod machine;
 mod task;
 mod translate;
 
+pub(crate) use machine::Machine;
 pub(crate) use task::follow;
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use discovery_core::stabilise::Stabiliser;
 use discovery_core::{Instance, InstanceKey, Publisher, Replacement, SourceError};
-use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::machine::{Action, Input, Machine};
 use super::translate::Translator;
 use crate::native::Native;
-use crate::wire::{Connect, Keys, Wire, WireError};
+use crate::wire::{Connect, Keys, Kind, Wire, WireError};
 
 type Set = Publisher<InstanceKey, Instance>;
 
@@ -29,6 +29,8 @@ enum Answer<W: Wire> {
 
 enum Next {
     Input(Input),
+    /// A removal is due to be decided.
+    Stabilise,
     /// The last reader went.
     Unused,
     /// The registry was closed.
@@ -41,30 +43,30 @@ struct Follower<C: Connect> {
     machine: Machine,
     translator: Translator,
     publisher: Set,
+    /// Between the translator and the publisher: which removals pass.
+    stabiliser: Stabiliser,
     staged: Option<Replacement<InstanceKey, Instance>>,
     wire: Option<C::Wire>,
     watch: Option<<C::Wire as Wire>::Watch>,
     asked: Option<Asked<C::Wire>>,
 }
 
-/// Publishes what is under `prefix` until nobody reads it any more, or until `closed` says so.
+/// Publishes what the machine follows until nobody reads it any more, or until `closed` says so.
 pub(crate) async fn follow<C: Connect>(
     connector: Arc<C>,
+    machine: Machine,
     native: Native,
-    prefix: Vec<u8>,
-    first_endpoint: usize,
-    rng: StdRng,
     publisher: Set,
+    stabiliser: Stabiliser,
     mut closed: watch::Receiver<bool>,
 ) {
-    let endpoints = connector.endpoints();
-    let machine = Machine::new(prefix.clone(), endpoints, first_endpoint, rng, Instant::now());
     let mut follower = Follower {
         connector,
-        prefix,
+        prefix: machine.prefix().to_vec(),
         machine,
         translator: Translator::new(native),
         publisher,
+        stabiliser,
         staged: None,
         wire: None,
         watch: None,
@@ -73,6 +75,10 @@ pub(crate) async fn follow<C: Connect>(
     loop {
         match follower.next(&mut closed).await {
             Next::Input(input) => follower.machine.handle(input, Instant::now()),
+            Next::Stabilise => {
+                follower.stabiliser.tick(&mut follower.publisher, Instant::now());
+                continue;
+            }
             Next::Unused => match std::mem::take(&mut follower.publisher).finish_if_unused() {
                 Ok(()) => return,
                 Err(publisher) => follower.publisher = publisher,
@@ -90,6 +96,8 @@ impl<C: Connect> Follower<C> {
     async fn next(&mut self, closed: &mut watch::Receiver<bool>) -> Next {
         loop {
             let deadline = self.machine.deadline();
+            // Not while a list is being staged: it says what is there as of one moment.
+            let decide = self.stabiliser.deadline().filter(|_| self.staged.is_none());
             let input = tokio::select! {
                 // Only the watch can be ready all the time, so it comes last.
                 biased;
@@ -111,6 +119,7 @@ impl<C: Connect> Follower<C> {
                     }
                 }
                 () = reached(deadline) => Input::Tick,
+                () = reached(decide) => return Next::Stabilise,
                 message = heard(&mut self.watch) => match message {
                     Ok(message) => Input::Watch(message),
                     Err(error) => Input::Failed(error),
@@ -144,11 +153,22 @@ impl<C: Connect> Follower<C> {
             }
             Action::Commit { revision } => {
                 if let Some(staged) = self.staged.take() {
-                    staged.commit(Some(revision.unsigned_abs()));
-                    self.log_live(revision);
+                    let revision = revision.unsigned_abs();
+                    let (out, now) = (&mut self.publisher, Instant::now());
+                    if self.stabiliser.commit(staged, Some(revision), out, now) {
+                        self.log_live(revision);
+                    } else {
+                        // Something was published in between. List again rather than be wrong.
+                        let error = WireError::new(Kind::Unreachable, "list", "home", "outdated");
+                        self.machine.handle(Input::Failed(error), now);
+                    }
                 }
             }
-            Action::Apply(events) => self.translator.apply(events, &mut self.publisher),
+            Action::Apply(events) => {
+                let revision = events.last().map(|event| event.revision().unsigned_abs());
+                let batch = self.translator.batch(events);
+                self.stabiliser.apply(batch, revision, &mut self.publisher, Instant::now());
+            }
             Action::Disconnect => {
                 self.asked = None;
                 self.watch = None;
@@ -166,7 +186,7 @@ impl<C: Connect> Follower<C> {
         self.asked = Some(Box::pin(async move { question.await.unwrap_or_else(Answer::Failed) }));
     }
 
-    fn log_live(&self, revision: i64) {
+    fn log_live(&self, revision: u64) {
         let prefix = String::from_utf8_lossy(&self.prefix);
         tracing::info!(%prefix, revision, instances = self.publisher.len(), "watching etcd");
     }

@@ -1,11 +1,11 @@
 //! From etcd's keys and values to the publisher's. A value that cannot be read is reported once, the
 //! last good value of its key stays, and the rest goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use discovery_core::{Instance, InstanceKey, Publisher, Replacement, Update};
+use discovery_core::{Instance, InstanceKey, Replacement, Update};
 
 use crate::native::Native;
 use crate::wire::{Event, KeyValue, Page};
@@ -23,12 +23,19 @@ pub(crate) struct Translator {
     native: Native,
     /// Keys whose value (as a hash) was reported as unreadable.
     reported: HashMap<Vec<u8>, u64>,
+    /// Keys whose value was reported to name another service or id.
+    differing: HashSet<Vec<u8>>,
     hasher: RandomState,
 }
 
 impl Translator {
     pub(crate) fn new(native: Native) -> Self {
-        Self { native, reported: HashMap::new(), hasher: RandomState::new() }
+        Self {
+            native,
+            reported: HashMap::new(),
+            differing: HashSet::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// A page is the next part of the whole set.
@@ -51,12 +58,7 @@ impl Translator {
     }
 
     /// The changes of one or more revisions, as one batch.
-    pub(crate) fn apply(
-        &mut self,
-        events: Vec<Event>,
-        publisher: &mut Publisher<InstanceKey, Instance>,
-    ) {
-        let revision = events.last().map(Event::revision);
+    pub(crate) fn batch(&mut self, events: Vec<Event>) -> Vec<Update<InstanceKey, Arc<Instance>>> {
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
             match event {
@@ -67,20 +69,22 @@ impl Translator {
                 }
                 Event::Delete { key, .. } => {
                     self.reported.remove(&key);
+                    self.differing.remove(&key);
                     if let Ok(key) = self.native.decode_key(&key) {
                         batch.push(Update::Remove(key));
                     }
                 }
             }
         }
-        publisher.apply(batch, revision.map(i64::unsigned_abs));
+        batch
     }
 
     /// Forgets reports of keys that are no longer there, after a whole set was staged.
     pub(crate) fn begin(&mut self) {
         // At worst a value that is still unreadable is reported once for each connection.
-        if self.reported.len() > 10_000 {
+        if self.reported.len() + self.differing.len() > 10_000 {
             self.reported.clear();
+            self.differing.clear();
         }
     }
 
@@ -94,7 +98,10 @@ impl Translator {
             }
         };
         match Native::decode(key.clone(), &value) {
-            Ok(instance) => {
+            Ok((instance, differs)) => {
+                if differs && self.differing.insert(raw.clone()) {
+                    tracing::info!(%key, "its value names another service or id; the key counts");
+                }
                 if self.reported.remove(&raw).is_some() {
                     tracing::info!(%key, "the value can be read again");
                 }

@@ -1,5 +1,7 @@
 //! The waist over `etcd-client`, whose types are mapped to ours at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -19,35 +21,31 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_WITHIN: Duration = Duration::from_secs(5);
 /// A page of etcd's largest values must fit.
 const LARGEST_MESSAGE: usize = 64 << 20;
-/// Smaller pages make etcd quadratic: it counts the rest of the range for each.
+/// Keys in a page. Smaller pages make etcd quadratic: it counts the rest of the range for each.
 const PAGE: i64 = 10_000;
+/// Where values are so large that a page is over the limit, its keys are divided by this.
+const SMALLER: i64 = 8;
 
 /// Makes connections as the configuration says.
 pub(crate) struct EtcdConnector {
     config: EtcdConfig,
+    /// Keys in a page: fewer, once values have shown to be large.
+    page: Arc<AtomicI64>,
     /// For watches: a member that has lost its cluster then says so instead of keeping silent.
     require_leader: bool,
 }
 
 impl EtcdConnector {
     pub(crate) fn new(config: EtcdConfig) -> Self {
-        Self { config, require_leader: true }
+        Self { config, page: Arc::new(AtomicI64::new(PAGE)), require_leader: true }
     }
 }
 
 impl Connect for EtcdConnector {
     type Wire = EtcdWire;
 
-    fn endpoints(&self) -> usize {
-        self.config.endpoints.len()
-    }
-
-    fn name(&self, endpoint: usize) -> &str {
-        self.config.endpoints.get(endpoint).map_or("", String::as_str)
-    }
-
     async fn connect(&self, endpoint: usize) -> Result<EtcdWire> {
-        let name = self.name(endpoint);
+        let name = self.config.endpoints.get(endpoint).map_or("", String::as_str);
         let failed = |cause: &dyn std::fmt::Display| WireError::unreachable("connect", name, cause);
         let channel = Endpoint::from_shared(name.to_owned())
             .map_err(|error| failed(&error))?
@@ -71,7 +69,7 @@ impl Connect for EtcdConnector {
         let client = Client::from_channel(Channel::Tonic(channel), Some(options))
             .await
             .map_err(|error| WireError::of("authenticate", name, &error))?;
-        Ok(EtcdWire { client, endpoint: name.to_owned() })
+        Ok(EtcdWire { client, page: self.page.clone(), endpoint: name.to_owned() })
     }
 }
 
@@ -79,6 +77,7 @@ impl Connect for EtcdConnector {
 #[derive(Clone)]
 pub(crate) struct EtcdWire {
     client: Client,
+    page: Arc<AtomicI64>,
     endpoint: String,
 }
 
@@ -108,7 +107,7 @@ impl Wire for EtcdWire {
 
     async fn list(&self, list: List) -> Result<Page> {
         let attempt = format!("list {}", shown(&list.prefix));
-        let mut options = GetOptions::new().with_limit(PAGE);
+        let mut options = GetOptions::new();
         if let Some(at) = list.at {
             options = options.with_revision(at);
         }
@@ -120,8 +119,16 @@ impl Wire for EtcdWire {
             }
         };
         let mut client = self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE);
-        let mut reply =
-            client.get(from, Some(options)).await.map_err(|e| self.failed(&attempt)(e))?;
+        let mut reply = loop {
+            let limit = self.page.load(Ordering::Relaxed);
+            match client.get(from.clone(), Some(options.clone().with_limit(limit))).await {
+                Ok(reply) => break reply,
+                Err(error) if is_too_large(&error) && limit > 1 => {
+                    self.page.store((limit / SMALLER).max(1), Ordering::Relaxed);
+                }
+                Err(error) => return Err(self.failed(&attempt)(error)),
+            }
+        };
         Ok(Page {
             more: reply.more(),
             revision: revision(reply.header()),
@@ -249,6 +256,12 @@ fn entry(kv: etcd_client::KeyValue) -> KeyValue {
 
 fn revision(header: Option<&ResponseHeader>) -> i64 {
     header.map_or(0, ResponseHeader::revision)
+}
+
+/// Whether an answer was over the limit that we set ourselves.
+fn is_too_large(error: &etcd_client::Error) -> bool {
+    let etcd_client::Error::GRpcStatus(status) = error else { return false };
+    status.message().contains("decoded message length too large")
 }
 
 /// A key for a message: never more than a line.

@@ -17,13 +17,7 @@ pub(crate) type Result<T> = std::result::Result<T, WireError>;
 pub(crate) trait Connect: Send + Sync + 'static {
     type Wire: Wire;
 
-    /// How many endpoints there are; at least one.
-    fn endpoints(&self) -> usize;
-
-    /// What endpoint number `endpoint` is called in errors and logs.
-    fn name(&self, endpoint: usize) -> &str;
-
-    /// A new connection. Credentials are read and presented anew.
+    /// A new connection to the endpoint with this number. Credentials are read and presented anew.
     fn connect(&self, endpoint: usize) -> impl Future<Output = Result<Self::Wire>> + Send;
 }
 
@@ -91,6 +85,14 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// What changed.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Self::Put(kv) => &kv.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
     /// The revision at which it happened.
     pub(crate) fn revision(&self) -> i64 {
         match self {

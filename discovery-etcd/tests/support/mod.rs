@@ -160,6 +160,10 @@ pub(crate) fn instance(service: &str, id: &str, port: u16) -> Instance {
     Instance::parse(service, id, &format!("http://127.0.0.1:{port}")).unwrap()
 }
 
+/// A registry without protection from mass removal: its view is etcd's, at once.
 pub(crate) fn registry(url: impl Into<String>) -> EtcdRegistry {
-    EtcdRegistry::new(EtcdConfig::new([url.into()]).ttl(Duration::from_secs(5))).unwrap()
+    EtcdRegistry::new(
+        EtcdConfig::new([url.into()]).ttl(Duration::from_secs(5)).suspects_for(Duration::ZERO),
+    )
+    .unwrap()
 }
