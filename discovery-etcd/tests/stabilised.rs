@@ -38,8 +38,8 @@ async fn row_4_a_pause_longer_than_the_leases_is_not_seen() {
         let services = ["a", "b", "c", "d", "e"];
         let registrations: Vec<_> = services
             .into_iter()
-            .enumerate()
-            .map(|(port, service)| registry.register(instance(service, "1", port as u16 + 1)))
+            .zip(1..)
+            .map(|(service, port)| registry.register(instance(service, "1", port)))
             .collect();
         for registration in &registrations {
             registration.registered().await.unwrap();
@@ -101,7 +101,8 @@ async fn row_25_how_the_last_ones_leave() {
 
         let draining = value(2).replace('}', r#","status":"draining"}"#);
         truth.put(key("a", "2"), draining).await.unwrap();
-        eventually(NOW, "draining", async || view.set().contains_key(&instance_key("a", "2"))).await;
+        eventually(NOW, "draining", async || view.set().contains_key(&instance_key("a", "2")))
+            .await;
         truth.delete(key("a", "2")).await.unwrap();
         eventually(Duration::from_millis(400), "gone at once", async || view.set().is_empty())
             .await;

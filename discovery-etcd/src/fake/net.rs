@@ -285,7 +285,7 @@ impl Wire for FakeWire {
             Ok(())
         })
         .await?;
-        Ok(FakeWatch { from, next: None, life: self.life.clone() })
+        Ok(FakeWatch { from, next: None, probed: None, life: self.life.clone() })
     }
 
     async fn list(&self, list: List) -> Result<Page> {
@@ -298,6 +298,10 @@ impl Wire for FakeWire {
             inner.most_lists = inner.most_lists.max(lists);
         }
         self.ask(false, move |store| store.list(&list)).await
+    }
+
+    async fn count(&self, _: &[u8]) -> Result<i64> {
+        self.ask(false, move |store| Ok(store.get(b"").revision)).await
     }
 
     async fn get(&self, key: &[u8]) -> Result<Found> {
@@ -330,6 +334,7 @@ pub(crate) struct FakeWatch {
     from: UnboundedReceiver<Sent>,
     /// On its way.
     next: Option<Sent>,
+    probed: Option<Instant>,
     life: watch::Receiver<Life>,
 }
 
@@ -343,11 +348,27 @@ impl WatchStream for FakeWatch {
             sleep_until(at).await;
             well(&self.life).await;
         };
+        let probed = self.probed;
+        let life = self.life.clone();
+        let answered = async move {
+            let Some(at) = probed else { return pending().await };
+            sleep_until(at).await;
+            well(&life).await;
+        };
+        let life = self.life.clone();
         tokio::select! {
             biased;
-            () = dead(&self.life) => return Err(failed(Kind::Unreachable)),
+            () = dead(&life) => return Err(failed(Kind::Unreachable)),
             () = arrived => {}
+            () = answered => {
+                self.probed = None;
+                return Ok(WatchMessage::Progress);
+            }
         }
         self.next.take().map(|(_, message)| message).ok_or_else(|| failed(Kind::Unreachable))
+    }
+
+    fn probe(&mut self) {
+        self.probed = Some(Instant::now() + Duration::from_millis(1));
     }
 }

@@ -8,6 +8,8 @@
 //!            └── any failure, refusal, end or deadline, in any state ────────┘
 //! ```
 //!
+//! A live watch that is silent is asked for signs of life; see [`pulse`](super::pulse).
+//!
 //! The watch is opened *first*, at "now", and then the prefix is listed at one revision; events at or
 //! below that revision are in the list already and are dropped, later ones follow it. No history is
 //! ever read. So nothing that was compacted meanwhile can be missed, a delete least of all; and a
@@ -20,6 +22,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
+use super::pulse::{Beat, Pulse};
 use crate::backoff::{self, Backoff};
 use crate::rotation::Rotation;
 use crate::wire::{Event, Kind, List, Page, WatchMessage, WireError};
@@ -44,6 +47,8 @@ pub(crate) enum Input {
     Watch(WatchMessage),
     /// A page asked for.
     Page(Page),
+    /// The count asked for: the store's revision.
+    Counted { revision: i64 },
     /// Connecting, opening, listing or the watch itself failed.
     Failed(WireError),
     /// The time of [`Machine::deadline`] has come.
@@ -65,6 +70,12 @@ pub(crate) enum Action {
     Commit { revision: i64 },
     /// These changes happened.
     Apply(Vec<Event>),
+    /// Ask for a sign of life on the watch's stream.
+    Probe,
+    /// Count the keys, linearizably.
+    Count,
+    /// The set is as of now after all.
+    Trust,
     /// Give up the connection and whatever was asked of it, and what was staged.
     Disconnect,
     /// The set may be out of date from now on, because of this.
@@ -91,7 +102,7 @@ enum State {
         held: BTreeMap<Vec<u8>, Event>,
     },
     /// The set is known; changes behind `floor` follow.
-    Live { floor: i64, since: Instant },
+    Live { floor: i64, since: Instant, pulse: Pulse },
 }
 
 /// See the [module](self).
@@ -130,21 +141,26 @@ impl Machine {
     }
 
     /// When to tell of the time, if nothing else happens before.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Waiting { until } => Some(until),
-            State::Connecting { since } => Some(since + CONNECT_WITHIN),
-            State::Opening { since } => Some(since + CREATED_WITHIN),
-            State::Listing { since, .. } => Some(since + PAGE_WITHIN),
-            State::Live { .. } => None,
+    pub(crate) fn deadline(&self) -> Instant {
+        match &self.state {
+            State::Waiting { until } => *until,
+            State::Connecting { since } => *since + CONNECT_WITHIN,
+            State::Opening { since } => *since + CREATED_WITHIN,
+            State::Listing { since, .. } => *since + PAGE_WITHIN,
+            State::Live { pulse, .. } => pulse.deadline(),
         }
     }
 
     /// Takes in what happened. Whatever does not fit the state is late news of a connection that was
     /// given up, and of no interest.
     pub(crate) fn handle(&mut self, input: Input, now: Instant) {
+        if let (Input::Watch(message), State::Live { pulse, .. }) = (&input, &mut self.state) {
+            let beat = pulse.heard(matches!(message, WatchMessage::Progress), now);
+            self.beat(beat, now);
+        }
         match input {
             Input::Tick => self.tick(now),
+            Input::Counted { revision } => self.counted(revision, now),
             Input::Connected => self.connected(now),
             Input::Watch(WatchMessage::Created { revision }) => self.created(revision, now),
             Input::Watch(WatchMessage::Events(events)) => self.events(events),
@@ -157,14 +173,15 @@ impl Machine {
     }
 
     fn tick(&mut self, now: Instant) {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        if now < self.deadline() {
             return;
         }
+        let name = self.rotation.name().to_owned();
         let late = |what: &str, within: Duration| {
             let cause = format!("no answer within {} s", within.as_secs());
-            WireError::unreachable(what, self.rotation.name(), cause)
+            WireError::unreachable(what, &name, cause)
         };
-        match self.state {
+        match &mut self.state {
             State::Waiting { .. } => {
                 self.state = State::Connecting { since: now };
                 self.actions.push_back(Action::Connect(self.rotation.current()));
@@ -172,8 +189,40 @@ impl Machine {
             State::Connecting { .. } => self.failed(late("connect", CONNECT_WITHIN), now),
             State::Opening { .. } => self.failed(late("open a watch", CREATED_WITHIN), now),
             State::Listing { .. } => self.failed(late("list", PAGE_WITHIN), now),
-            State::Live { .. } => {}
+            State::Live { pulse, .. } => {
+                let beat = pulse.tick(now);
+                self.beat(beat, now);
+            }
         }
+    }
+
+    /// Does what the pulse of a live watch calls for.
+    fn beat(&mut self, beat: Beat, now: Instant) {
+        let dead = |cause| WireError::unreachable("watch", self.rotation.name(), cause);
+        match beat {
+            Beat::Nothing => {}
+            Beat::Probe => self.actions.push_back(Action::Probe),
+            Beat::Count => self.actions.push_back(Action::Count),
+            Beat::Both => self.actions.extend([Action::Probe, Action::Count]),
+            Beat::Doubt => {
+                let error = dead("no sign of life for 5 s");
+                self.actions.extend([Action::Trouble(error), Action::Count]);
+            }
+            Beat::Trust => self.actions.push_back(Action::Trust),
+            Beat::Dead => self.failed(dead("no sign of life"), now),
+        }
+    }
+
+    fn counted(&mut self, revision: i64, now: Instant) {
+        let State::Live { floor, pulse, .. } = &mut self.state else { return };
+        if revision < *floor {
+            // It was wiped or set back: what the watch will say is of another history.
+            let cause = format!("the store is at revision {revision}, behind {floor}");
+            let error = WireError::unreachable("watch", self.rotation.name(), cause);
+            return self.failed(error, now);
+        }
+        let beat = pulse.counted(now);
+        self.beat(beat, now);
     }
 
     fn connected(&mut self, now: Instant) {
@@ -218,7 +267,7 @@ impl Machine {
                 let held = std::mem::take(held);
                 self.actions.push_back(Action::Stage(page));
                 self.actions.push_back(Action::Commit { revision });
-                self.state = State::Live { floor: revision, since: now };
+                self.state = State::Live { floor: revision, since: now, pulse: Pulse::new(now) };
                 let mut held: Vec<_> = held.into_values().collect();
                 held.sort_by_key(Event::revision);
                 self.events(held);

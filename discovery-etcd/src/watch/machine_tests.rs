@@ -31,14 +31,14 @@ impl Rig {
         self.machine.handle(input, self.now);
         if ticked {
             let deadline = self.machine.deadline();
-            assert!(deadline.is_none_or(|at| at > self.now), "a busy loop: {:?}", self.machine);
+            assert!(deadline > self.now, "a busy loop: {:?}", self.machine);
         }
         std::iter::from_fn(|| self.machine.next_action()).collect()
     }
 
     /// Goes on to the deadline; gives the time that passed, too.
     fn tick(&mut self) -> (Duration, Vec<Action>) {
-        let deadline = self.machine.deadline().expect("there is a deadline");
+        let deadline = self.machine.deadline();
         let passed = deadline.saturating_duration_since(self.now);
         self.now += passed;
         (passed, self.hear(Input::Tick))
@@ -80,7 +80,7 @@ impl Rig {
     fn gives_up(&mut self, kind: Kind) -> Duration {
         let given_up = [Action::Disconnect, Action::Trouble(error(kind))];
         assert_eq!(self.fail(kind), given_up);
-        let deadline = self.machine.deadline().expect("it waits");
+        let deadline = self.machine.deadline();
         deadline - self.now
     }
 }
@@ -165,7 +165,7 @@ fn each_page_has_its_own_time() {
     rig.listing(7);
     rig.now += Duration::from_secs(3);
     rig.hear(Input::Page(page(&["a"], true, 9)));
-    assert_eq!(rig.machine.deadline(), Some(rig.now + PAGE_WITHIN));
+    assert_eq!(rig.machine.deadline(), rig.now + PAGE_WITHIN);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn what_was_denied_is_tried_again_slowly() {
                 } else {
                     rig.watch(WatchMessage::Canceled(error(Kind::Denied)));
                 }
-                (rig.machine.deadline().unwrap() - rig.now).as_secs_f64()
+                (rig.machine.deadline() - rig.now).as_secs_f64()
             })
             .collect();
         let least = waits.iter().copied().fold(f64::MAX, f64::min);
@@ -276,10 +276,8 @@ fn each_step_has_a_deadline_after_which_the_connection_is_given_up() {
     for (state, reach, within) in STATES {
         let mut rig = Rig::new();
         reach(&mut rig);
-        let Some(within) = within else {
-            assert_eq!(rig.machine.deadline(), None, "{state}");
-            continue;
-        };
+        // A live one is asked for signs of life: a test of its own.
+        let Some(within) = within else { continue };
         // Too early is no harm.
         rig.now += Duration::from_millis(within * 1000 - 1);
         assert!(rig.hear(Input::Tick).is_empty(), "{state}");
@@ -388,4 +386,47 @@ fn held_events_of_a_connection_that_was_given_up_are_gone() {
     rig.watch(WatchMessage::Events(vec![put("ghost", 8)]));
     rig.fail(Kind::Unreachable);
     rig.live(5);
+}
+
+#[test]
+fn a_live_watch_that_is_silent_is_asked_for_signs_of_life() {
+    let mut rig = Rig::new();
+    rig.live(7);
+    let (waited, actions) = rig.tick();
+    assert_eq!((waited, actions), (Duration::from_secs(3), vec![Action::Probe, Action::Count]));
+    assert!(rig.hear(Input::Counted { revision: 7 }).is_empty());
+    assert!(rig.watch(WatchMessage::Progress).is_empty());
+
+    // It stops answering: stale, and then given up.
+    assert_eq!(rig.tick(), (Duration::from_secs(3), vec![Action::Probe]));
+    let (waited, actions) = rig.tick();
+    assert_eq!(waited, Duration::from_secs(2));
+    assert!(matches!(actions[..], [Action::Trouble(_), Action::Count]), "{actions:?}");
+    let (waited, actions) = rig.tick();
+    assert_eq!(waited, Duration::from_secs(1));
+    assert!(matches!(actions[..], [Action::Disconnect, Action::Trouble(_)]), "{actions:?}");
+}
+
+#[test]
+fn a_late_sign_of_life_ends_the_doubt_before_anything_else_is_told() {
+    let mut rig = Rig::new();
+    rig.live(7);
+    rig.tick();
+    rig.watch(WatchMessage::Progress);
+    rig.tick();
+    rig.tick();
+    let actions = rig.watch(WatchMessage::Events(vec![put("a", 8)]));
+    assert_eq!(actions, [Action::Trust, Action::Apply(vec![put("a", 8)])]);
+}
+
+#[test]
+fn a_store_that_was_set_back_is_listed_anew() {
+    let mut rig = Rig::new();
+    rig.live(7);
+    rig.tick();
+    let actions = rig.hear(Input::Counted { revision: 6 });
+    assert!(matches!(actions[..], [Action::Disconnect, Action::Trouble(_)]), "{actions:?}");
+    rig.live(3);
+    let applied = rig.watch(WatchMessage::Events(vec![put("a", 4)]));
+    assert_eq!(applied, [Action::Apply(vec![put("a", 4)])], "what is known starts anew");
 }

@@ -2,6 +2,7 @@
 //! that joins them to a connection and a publisher.
 
 mod machine;
+mod pulse;
 mod task;
 mod translate;
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::machine::{Action, Input, Machine};
 use super::translate::Translator;
 use crate::native::Native;
-use crate::wire::{Connect, Keys, Kind, Wire, WireError};
+use crate::wire::{Connect, Keys, Kind, WatchStream, Wire, WireError};
 
 type Set = Publisher<InstanceKey, Instance>;
 
@@ -24,6 +24,7 @@ enum Answer<W: Wire> {
     Connected(W),
     Opened(W::Watch),
     Page(crate::wire::Page),
+    Counted { revision: i64 },
     Failed(WireError),
 }
 
@@ -115,10 +116,11 @@ impl<C: Connect> Follower<C> {
                             continue;
                         }
                         Answer::Page(page) => Input::Page(page),
+                        Answer::Counted { revision } => Input::Counted { revision },
                         Answer::Failed(error) => Input::Failed(error),
                     }
                 }
-                () = reached(deadline) => Input::Tick,
+                () = sleep_until(deadline) => Input::Tick,
                 () = reached(decide) => return Next::Stabilise,
                 message = heard(&mut self.watch) => match message {
                     Ok(message) => Input::Watch(message),
@@ -168,6 +170,24 @@ impl<C: Connect> Follower<C> {
                 let revision = events.last().map(|event| event.revision().unsigned_abs());
                 let batch = self.translator.batch(events);
                 self.stabiliser.apply(batch, revision, &mut self.publisher, Instant::now());
+            }
+            Action::Probe => {
+                if let Some(watch) = &mut self.watch {
+                    watch.probe();
+                }
+            }
+            Action::Count => {
+                let Some(wire) = self.wire.clone() else { return };
+                let prefix = self.prefix.clone();
+                self.ask(async move {
+                    let revision = wire.count(&prefix).await?;
+                    Ok(Answer::Counted { revision })
+                });
+            }
+            Action::Trust => {
+                self.publisher.fresh();
+                let prefix = String::from_utf8_lossy(&self.prefix);
+                tracing::info!(%prefix, "etcd answers again");
             }
             Action::Disconnect => {
                 self.asked = None;

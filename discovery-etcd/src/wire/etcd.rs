@@ -1,7 +1,9 @@
 //! The waist over `etcd-client`, whose types are mapped to ours at once.
 
+use std::future::Future as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use etcd_client::{
@@ -136,6 +138,15 @@ impl Wire for EtcdWire {
         })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<i64> {
+        let attempt = format!("count {}", shown(prefix));
+        let options = GetOptions::new().with_prefix().with_count_only();
+        let mut client = self.client.kv_client();
+        let reply =
+            client.get(prefix, Some(options)).await.map_err(|e| self.failed(&attempt)(e))?;
+        Ok(revision(reply.header()))
+    }
+
     async fn get(&self, key: &[u8]) -> Result<Found> {
         let attempt = format!("get {}", shown(key));
         let mut client = self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE);
@@ -235,6 +246,12 @@ impl WatchStream for EtcdWatch {
             return Ok(WatchMessage::Progress);
         }
         Ok(WatchMessage::Events(message.events().iter().filter_map(event).collect()))
+    }
+
+    fn probe(&mut self) {
+        // The request is queued at once or, with a queue full of them, not needed.
+        let request = std::pin::pin!(self.stream.request_progress());
+        let _ = request.poll(&mut Context::from_waker(Waker::noop()));
     }
 }
 

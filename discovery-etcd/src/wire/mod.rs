@@ -31,6 +31,9 @@ pub(crate) trait Wire: Clone + Send + Sync + 'static {
     /// A part of a prefix, linearizable when `at` is `None`, else as of that revision.
     fn list(&self, list: List) -> impl Future<Output = Result<Page>> + Send;
 
+    /// Counts a prefix's keys, linearizably; returns the store's revision.
+    fn count(&self, prefix: &[u8]) -> impl Future<Output = Result<i64>> + Send;
+
     /// One key, linearizable.
     fn get(&self, key: &[u8]) -> impl Future<Output = Result<Found>> + Send;
 
@@ -55,6 +58,9 @@ pub(crate) trait WatchStream: Send + 'static {
     /// The next message. Cancel safe. The end of the stream is an error, and after an error there is
     /// nothing more to be had.
     fn next(&mut self) -> impl Future<Output = Result<WatchMessage>> + Send;
+
+    /// Asks for a [`Progress`](WatchMessage::Progress) message. Never waits; a failure shows as silence.
+    fn probe(&mut self);
 }
 
 /// Which keys to watch.

@@ -1,0 +1,205 @@
+//! Whether a live watch is alive: a server that hangs says nothing, and neither does a quiet one.
+//!
+//! After a while of silence the server is *probed* on the stream of the watch, which also proves that
+//! the stream moves; any message is a sign of life. A server need not know probes (etcd's gRPC proxy
+//! answers none), so a linearizable *count* of the keys on the same connection goes with the first
+//! probe and tells such a server from a dead one; for it the count takes the probe's place from then
+//! on. One that has answered probes and stops is in doubt at once, and dead if the count is not
+//! answered either, or if it is: then the connection lives and the watch's stream does not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a watch may be silent before it is asked.
+const SILENT: Duration = Duration::from_secs(3);
+/// How long the answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the count may take for one that is in doubt: noticed after 6 s in all.
+const DOUBT_FOR: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// A probe, of a server that is known to answer them.
+    Probe,
+    /// A probe and a count, of one that is not known to; whether the count was answered.
+    Both {
+        counted: bool,
+    },
+    /// A count, of a server that is known not to answer probes.
+    Count,
+    /// A count, of one that did not answer a probe.
+    Doubt,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    Nothing,
+    /// Ask for a sign of life on the watch's stream.
+    Probe,
+    /// Count the keys.
+    Count,
+    /// Both of these.
+    Both,
+    /// It is in doubt from now on: count the keys.
+    Doubt,
+    /// It is in doubt no more.
+    Trust,
+    /// Give it up.
+    Dead,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// When there was a sign of life, or when the present question was asked.
+    since: Instant,
+    asked: Asked,
+    answers_probes: Option<bool>,
+}
+
+impl Pulse {
+    /// Of a watch that was alive just now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, asked: Asked::Nothing, answers_probes: None }
+    }
+
+    /// When to [`tick`](Self::tick).
+    pub(super) fn deadline(&self) -> Instant {
+        self.since
+            + match self.asked {
+                Asked::Nothing => SILENT,
+                Asked::Doubt => DOUBT_FOR,
+                _ => ANSWER_WITHIN,
+            }
+    }
+
+    /// The watch said something; `progress`: in answer to a probe.
+    pub(super) fn heard(&mut self, progress: bool, now: Instant) -> Beat {
+        if progress {
+            self.answers_probes = Some(true);
+        }
+        let doubted = self.asked == Asked::Doubt;
+        self.asked = Asked::Nothing;
+        self.since = now;
+        if doubted { Beat::Trust } else { Beat::Nothing }
+    }
+
+    /// The count was answered.
+    pub(super) fn counted(&mut self, now: Instant) -> Beat {
+        match &mut self.asked {
+            Asked::Both { counted } => *counted = true,
+            Asked::Count => {
+                self.asked = Asked::Nothing;
+                self.since = now;
+            }
+            // The connection lives, the watch's stream does not.
+            Asked::Doubt => return Beat::Dead,
+            Asked::Nothing | Asked::Probe => {}
+        }
+        Beat::Nothing
+    }
+
+    /// The time has come.
+    pub(super) fn tick(&mut self, now: Instant) -> Beat {
+        if now < self.deadline() {
+            return Beat::Nothing;
+        }
+        self.since = now;
+        let (asked, beat) = match (self.asked, self.answers_probes) {
+            (Asked::Nothing, Some(true)) => (Asked::Probe, Beat::Probe),
+            (Asked::Nothing, Some(false)) => (Asked::Count, Beat::Count),
+            (Asked::Nothing, None) => (Asked::Both { counted: false }, Beat::Both),
+            (Asked::Probe, _) => (Asked::Doubt, Beat::Doubt),
+            (Asked::Both { counted: true }, _) => {
+                self.answers_probes = Some(false);
+                (Asked::Nothing, Beat::Nothing)
+            }
+            (Asked::Both { counted: false } | Asked::Count | Asked::Doubt, _) => {
+                (Asked::Nothing, Beat::Dead)
+            }
+        };
+        self.asked = asked;
+        beat
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A pulse whose server answers probes, or does not, at its first sign of life after that.
+    fn known(answers: bool) -> (Pulse, Instant) {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.tick(start + s(3) - Duration::from_millis(1)), Beat::Nothing);
+        assert_eq!(pulse.tick(start + s(3)), Beat::Both);
+        assert_eq!(pulse.counted(start + s(3)), Beat::Nothing);
+        if answers {
+            assert_eq!(pulse.heard(true, start + s(4)), Beat::Nothing);
+            return (pulse, start + s(4));
+        }
+        assert_eq!(pulse.deadline(), start + s(5));
+        assert_eq!(pulse.tick(start + s(5)), Beat::Nothing);
+        (pulse, start + s(5))
+    }
+
+    #[test]
+    fn a_server_that_answers_is_probed_whenever_it_is_silent() {
+        let (mut pulse, mut now) = known(true);
+        for _ in 0..3 {
+            now += s(3);
+            assert_eq!((pulse.deadline(), pulse.tick(now)), (now, Beat::Probe));
+            assert_eq!(pulse.heard(true, now), Beat::Nothing);
+        }
+        // Any message will do.
+        pulse.heard(false, now + s(2));
+        assert_eq!(pulse.deadline(), now + s(5));
+    }
+
+    #[test]
+    fn one_that_stops_answering_is_in_doubt_after_5_s_and_dead_after_6() {
+        let (mut pulse, now) = known(true);
+        assert_eq!(pulse.tick(now + s(3)), Beat::Probe);
+        assert_eq!(pulse.tick(now + s(5)), Beat::Doubt);
+        assert_eq!((pulse.deadline(), pulse.tick(now + s(6))), (now + s(6), Beat::Dead));
+
+        let (mut pulse, now) = known(true);
+        pulse.tick(now + s(3));
+        pulse.tick(now + s(5));
+        assert_eq!(pulse.heard(false, now + s(5)), Beat::Trust);
+        assert_eq!(pulse.deadline(), now + s(8));
+
+        let (mut pulse, now) = known(true);
+        pulse.tick(now + s(3));
+        pulse.tick(now + s(5));
+        assert_eq!(pulse.counted(now + s(5)), Beat::Dead, "the stream of the watch stands still");
+    }
+
+    #[test]
+    fn one_that_knows_no_probes_is_counted_instead() {
+        let (mut pulse, mut now) = known(false);
+        for _ in 0..3 {
+            now += s(3);
+            assert_eq!(pulse.tick(now), Beat::Count);
+            now += s(1);
+            assert_eq!(pulse.counted(now), Beat::Nothing);
+        }
+        assert_eq!(pulse.tick(now + s(3)), Beat::Count);
+        assert_eq!(pulse.tick(now + s(5)), Beat::Dead);
+    }
+
+    #[test]
+    fn one_that_never_answered_anything_is_dead_after_5_s() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.tick(start + s(3)), Beat::Both);
+        assert_eq!(pulse.tick(start + s(5)), Beat::Dead);
+    }
+}
