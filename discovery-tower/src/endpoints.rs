@@ -55,6 +55,11 @@ where
 {
     /// Services made by `maker` for the endpoints in `changes`, of any stream that keeps the
     /// [laws](Change).
+    ///
+    /// A closure as `maker` makes a new service at each update of an endpoint, also when only its
+    /// weight or metadata changed; the connection and load statistics of the old one are lost. For
+    /// instances [`of_instances`](Self::of_instances) is nearly always the better choice; otherwise
+    /// add [`keep_if`](Self::keep_if), or have a maker with a rule of its own, as `HttpMaker` is.
     pub fn new(changes: St, maker: M) -> Self {
         Self { changes: Some(changes), maker, made_for: HashMap::new(), taken: 0 }
     }

@@ -9,20 +9,29 @@ use discovery_core::SourceError;
 use tower::BoxError;
 
 /// Why a call through a [`SharedBalance`](crate::SharedBalance) has no response.
+///
+/// `service` is the name from [`SharedBalance::named`](crate::SharedBalance::named), if it has one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BalanceError {
     /// The source has not loaded in time, so that nothing is known of the instances.
     NotLoaded {
+        /// Whose instances are not known.
+        service: Option<Arc<str>>,
         /// How long the call waited.
         waited: Duration,
         /// What stands in the source's way, as far as it knows.
         cause: Option<SourceError>,
     },
     /// The source knows that there is no instance.
-    NoInstances,
+    NoInstances {
+        /// What has no instance.
+        service: Option<Arc<str>>,
+    },
     /// There are instances, and none became ready in time.
     NotReady {
+        /// Whose instances were not ready.
+        service: Option<Arc<str>>,
         /// How long the call waited.
         waited: Duration,
         /// How many instances there are.
@@ -55,16 +64,21 @@ impl BalanceError {
 impl fmt::Display for BalanceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLoaded { waited, cause } => {
-                write!(f, "the instances are not known yet after {waited:.1?}")?;
+            Self::NotLoaded { service, waited, cause } => {
+                let of = Of(service.as_deref());
+                write!(f, "the instances{of} are not known yet after {waited:.1?}")?;
                 match cause {
                     Some(cause) => write!(f, ": {cause}"),
                     None => Ok(()),
                 }
             }
-            Self::NoInstances => f.write_str("there are no instances"),
-            Self::NotReady { waited, endpoints } => {
-                write!(f, "none of {endpoints} instances was ready within {waited:.1?}")
+            Self::NoInstances { service: Some(service) } => {
+                write!(f, "no instances of {service}")
+            }
+            Self::NoInstances { service: None } => f.write_str("there are no instances"),
+            Self::NotReady { service, waited, endpoints } => {
+                let of = Of(service.as_deref());
+                write!(f, "none of {endpoints} instances{of} was ready within {waited:.1?}")
             }
             Self::Failed(error) => error.fmt(f),
         }
@@ -76,7 +90,19 @@ impl Error for BalanceError {
         match self {
             Self::NotLoaded { cause, .. } => cause.as_ref().map(|cause| cause as _),
             Self::Failed(error) => error.source(),
-            Self::NoInstances | Self::NotReady { .. } => None,
+            Self::NoInstances { .. } | Self::NotReady { .. } => None,
+        }
+    }
+}
+
+/// ` of orders`, or nothing.
+struct Of<'a>(Option<&'a str>);
+
+impl fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(service) => write!(f, " of {service}"),
+            None => Ok(()),
         }
     }
 }

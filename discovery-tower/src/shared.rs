@@ -21,6 +21,14 @@ use tower::{BoxError, Service};
 use crate::{Avoid, BalanceError};
 
 /// How long a call waits for an instance to be called. Both count from the start of the call.
+///
+/// ```
+/// # use std::time::Duration;
+/// use discovery_tower::Limits;
+///
+/// let limits = Limits::default().ready(Duration::from_millis(500));
+/// assert_eq!(limits.load, Duration::from_secs(5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -36,6 +44,20 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Sets how long a call waits while the source has not loaded.
+    #[must_use]
+    pub fn load(self, load: Duration) -> Self {
+        Self { load, ..self }
+    }
+
+    /// Sets how long a call waits while there are instances and none is ready.
+    #[must_use]
+    pub fn ready(self, ready: Duration) -> Self {
+        Self { ready, ..self }
+    }
+}
+
 /// A balancer (any [`Service`], such as [`tower::balance::p2c::Balance`]) that many tasks share.
 ///
 /// Clones share the balancer. `poll_ready` is always ready: a call waits by itself, at most as long as
@@ -47,6 +69,7 @@ impl Default for Limits {
 pub struct SharedBalance<S, Req> {
     shared: Arc<Shared<S>>,
     limits: Limits,
+    name: Option<Arc<str>>,
     avoid: fn(&Req) -> Option<&Avoid>,
 }
 
@@ -77,13 +100,21 @@ impl<S, Req> SharedBalance<S, Req> {
         let bell = Arc::new(Bell(Notify::new()));
         let waker = Waker::from(bell.clone());
         let shared = Shared { balance: Mutex::new(balance), status, bell, waker };
-        Self { shared: Arc::new(shared), limits: Limits::default(), avoid: |_| None }
+        let shared = Arc::new(shared);
+        Self { shared, limits: Limits::default(), name: None, avoid: |_| None }
     }
 
     /// Sets how long calls through this handle and its later clones wait.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Sets what the errors of this handle and its later clones call the service: `orders` makes it
+    /// "no instances of orders".
+    #[must_use]
+    pub fn named(self, name: impl fmt::Display) -> Self {
+        Self { name: Some(name.to_string().into()), ..self }
     }
 
     /// Says where a request has its list of instances to [avoid](Avoid).
@@ -103,13 +134,19 @@ impl<S, Req> SharedBalance<S, Req> {
 
 impl<S, Req> Clone for SharedBalance<S, Req> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), limits: self.limits, avoid: self.avoid }
+        Self {
+            shared: self.shared.clone(),
+            limits: self.limits,
+            name: self.name.clone(),
+            avoid: self.avoid,
+        }
     }
 }
 
 impl<S, Req> fmt::Debug for SharedBalance<S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedBalance")
+            .field("name", &self.name)
             .field("status", &self.shared.status)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -207,14 +244,20 @@ where
     ) -> Option<BalanceError> {
         // Of a set that loaded after the balancer was polled, the balancer knows nothing yet.
         if before.loaded && now.endpoints == 0 {
-            return Some(BalanceError::NoInstances);
+            return Some(BalanceError::NoInstances { service: self.name.clone() });
         }
         if now.loaded {
-            return (waited >= self.limits.ready)
-                .then_some(BalanceError::NotReady { waited, endpoints: now.endpoints });
+            return (waited >= self.limits.ready).then(|| BalanceError::NotReady {
+                service: self.name.clone(),
+                waited,
+                endpoints: now.endpoints,
+            });
         }
         let hopeless = !lasting || matches!(now.state, State::Closed);
-        (hopeless || waited >= self.limits.load)
-            .then(|| BalanceError::NotLoaded { waited, cause: now.last_error.clone() })
+        (hopeless || waited >= self.limits.load).then(|| BalanceError::NotLoaded {
+            service: self.name.clone(),
+            waited,
+            cause: now.last_error.clone(),
+        })
     }
 }

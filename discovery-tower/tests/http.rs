@@ -6,6 +6,7 @@ mod support;
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -140,8 +141,7 @@ async fn a_host_that_is_unknown_and_a_connection_that_takes_too_long_are_unsent(
     assert!(unknown.is_unsent() && unknown.take_request().is_some());
 
     let (address, _full) = support::server::unresponsive().await;
-    let mut config = HttpConfig::default();
-    config.connect_timeout = Duration::from_millis(100);
+    let config = HttpConfig::default().connect_timeout(Duration::from_millis(100));
     let endpoint = HttpMaker::with(config).endpoint(&instance("7", &address));
     let slow = endpoint.oneshot(post(streaming(1))).await.unwrap_err();
     assert_eq!(slow.kind(), HttpErrorKind::ConnectTimeout, "{slow}");
@@ -181,6 +181,24 @@ async fn what_is_no_answer_and_a_body_that_fails_are_other_errors() {
     assert_eq!(error.kind(), HttpErrorKind::Other, "{error}");
     assert!(error.cause().contains("the disk is gone"), "{error}");
     assert!(!error.is_unsent());
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_not_blamed_on_the_instance() {
+    // What a body says that is itself read from a connection, as Linux numbers it.
+    const ECONNRESET: i32 = 104;
+    let server = Server::start().await;
+    for broken in [io::Error::from_raw_os_error(ECONNRESET), io::ErrorKind::UnexpectedEof.into()] {
+        let words = broken.to_string();
+        let frames = [Ok(Frame::data(Bytes::from_static(b"abc"))), Err(broken)];
+        let body = StreamBody::new(stream::iter(frames));
+        let endpoint = HttpMaker::new().endpoint(&instance("7", &server.address));
+        let error = endpoint.oneshot(Request::post("/").body(body).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Other, "{error}");
+        assert!(!error.is_reset() && !error.is_unsent(), "{error}");
+        assert!(error.cause().contains(&words), "{error}");
+        assert!(error.take_request().is_none(), "its body was read");
+    }
 }
 
 #[tokio::test]
@@ -288,7 +306,7 @@ async fn only_instances_that_are_up_and_have_weight_get_requests() {
     let mut weightless = instance("3", &servers[3].address);
     weightless.weight = "0".parse().unwrap();
     registry.insert(weightless);
-    assert!(matches!(orders.call(get("/")).await, Err(BalanceError::NoInstances)));
+    assert!(matches!(orders.call(get("/")).await, Err(BalanceError::NoInstances { .. })));
 
     let mut up = instance("0", &servers[0].address);
     registry.insert(up.clone());
@@ -323,7 +341,7 @@ async fn a_removed_instance_gets_nothing_new_and_finishes_what_it_has() {
     server.holding(1).await;
     registry.remove(&instance("7", "a").key());
     let nobody = orders.clone().call(get("/")).await;
-    assert!(matches!(nobody, Err(BalanceError::NoInstances)));
+    assert!(matches!(nobody, Err(BalanceError::NoInstances { .. })));
     assert!(!in_flight.is_finished());
     server.release();
     let response = in_flight.await.unwrap().unwrap();

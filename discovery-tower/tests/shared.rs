@@ -110,11 +110,11 @@ async fn empty_is_told_at_once_also_when_stale() {
     let mut balance = tracked(publisher.subscribe());
     let started = Instant::now();
     assert!(balance.call(()).await.is_ok());
-    assert!(matches!(error(nothing_wanted.call(()).await), BalanceError::NoInstances));
+    assert!(matches!(error(nothing_wanted.call(()).await), BalanceError::NoInstances { .. }));
     publisher.apply([Update::<_, u32>::Remove(1)], None);
-    assert!(matches!(error(balance.call(()).await), BalanceError::NoInstances));
+    assert!(matches!(error(balance.call(()).await), BalanceError::NoInstances { .. }));
     publisher.trouble(SourceError::new("connection refused"));
-    assert!(matches!(error(balance.call(()).await), BalanceError::NoInstances));
+    assert!(matches!(error(balance.call(()).await), BalanceError::NoInstances { .. }));
     assert_eq!(started.elapsed(), Duration::ZERO);
 
     publisher.apply([Update::Insert(1, 1)], None);
@@ -122,6 +122,31 @@ async fn empty_is_told_at_once_also_when_stale() {
     assert_eq!(nothing_wanted.call(()).await.unwrap(), (1, 1));
     publisher.close();
     assert_eq!(balance.call(()).await.unwrap(), (1, 1), "closed, the last set stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_name_the_service_if_they_know_it() {
+    let limits = Limits::default().load(Duration::from_secs(1)).ready(Duration::from_secs(2));
+    let mut publisher = Publisher::new();
+    let places = Places::new(0);
+    let of = places.clone();
+    let unnamed = shared(publisher.subscribe(), move |_, _| Limited::new(of.clone()));
+    let unnamed = unnamed.limits(limits);
+    let named = unnamed.clone().named("orders");
+    let both = async || {
+        let calls = [&unnamed, &named].map(|balance| balance.clone().call(Duration::ZERO));
+        let ends = futures::future::join_all(calls).await.into_iter();
+        ends.map(|end| error(end).clone().to_string()).collect::<Vec<_>>()
+    };
+    let expected =
+        ["", " of orders"].map(|of| format!("the instances{of} are not known yet after 1.0s"));
+    assert_eq!(both().await, expected);
+    publisher.replace([(1, 1), (2, 2)], None);
+    let expected =
+        ["", " of orders"].map(|of| format!("none of 2 instances{of} was ready within 2.0s"));
+    assert_eq!(both().await, expected);
+    publisher.replace::<u32>([], None);
+    assert_eq!(both().await, ["there are no instances", "no instances of orders"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +184,7 @@ async fn emptied_while_calls_wait_they_are_told_at_once() {
     publisher.apply([Update::<_, u32>::Remove(1)], None);
     let started = Instant::now();
     for call in waiting {
-        assert!(matches!(error(call.await.unwrap()), BalanceError::NoInstances));
+        assert!(matches!(error(call.await.unwrap()), BalanceError::NoInstances { .. }));
     }
     assert_eq!(started.elapsed(), Duration::ZERO);
     publisher.apply([Update::Insert(2, 2)], None);
@@ -209,9 +234,7 @@ async fn calls_from_64_tasks_dropped_at_random_points_leave_nothing_behind() {
         Limited::new(of[usize::from(*key != 0)].clone())
     });
     // Turns are not kept, so that a call may wait long where so many want so few places.
-    let mut limits = Limits::default();
-    limits.ready = Duration::from_secs(60);
-    let balance = balance.limits(limits);
+    let balance = balance.limits(Limits::default().ready(Duration::from_secs(60)));
     let (served, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let tasks = (0..64).map(|seed| {
         let (mut balance, served, dropped) = (balance.clone(), served.clone(), dropped.clone());
@@ -363,7 +386,7 @@ async fn a_change_of_the_status_alone_ends_the_wait() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let started = Instant::now();
     publisher.replace::<u32>([], None);
-    assert!(matches!(error(waiting.await.unwrap()), BalanceError::NoInstances));
+    assert!(matches!(error(waiting.await.unwrap()), BalanceError::NoInstances { .. }));
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use discovery_core::{Instance, Registration, Source};
 use discovery_etcd::{EtcdConfig, EtcdRegistry, OnConflict, RegisterOptions};
@@ -48,17 +47,13 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// The registry they name. Reads the files and does not reach for etcd yet. Must be called within
-    /// a runtime.
+    /// The registry they name, with what the program has to `add` to the settings. Reads the files and
+    /// does not reach for etcd yet. Must be called within a runtime.
     ///
     /// # Errors
     /// [`Fault::Usage`] names the option or file that is missing or wrong.
-    pub fn registry(&self, ttl: Option<Duration>) -> Result<Registry, Fault> {
-        let mut config = self.config()?;
-        if let Some(ttl) = ttl {
-            config = config.ttl(ttl);
-        }
-        let registry = EtcdRegistry::new(config);
+    pub fn registry(&self, add: impl FnOnce(EtcdConfig) -> EtcdConfig) -> Result<Registry, Fault> {
+        let registry = EtcdRegistry::new(add(self.config()?));
         registry.map(Registry).map_err(|error| Fault::usage(by_option(&error.to_string())))
     }
 

@@ -15,3 +15,8 @@ pub mod reply;
 pub mod server;
 pub mod shutdown;
 pub mod watch;
+
+/// The examples in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

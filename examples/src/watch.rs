@@ -1,6 +1,8 @@
 //! Prints the stream of changes, as JSON lines.
 
+use std::ops::Not;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use discovery_core::{
@@ -24,9 +26,9 @@ pub struct WatchOptions {
     #[arg(long, value_name = "NAME")]
     pub service: Option<ServiceName>,
 
-    /// How many seconds instances that vanish together are kept as suspects; 0 turns it off
-    #[arg(long, value_name = "SECONDS", value_parser = suspect_seconds)]
-    pub suspect_s: Option<u64>,
+    /// How many seconds instances that vanish together from etcd are kept as suspects; 0: none are
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = suspect_seconds)]
+    pub suspect_s: Duration,
 
     /// Where etcd is.
     #[command(flatten)]
@@ -37,9 +39,18 @@ pub struct WatchOptions {
 #[derive(Serialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
 enum ChangeLine<'a> {
-    Insert { service: &'a ServiceName, id: &'a InstanceId, endpoint: &'a Instance },
+    Insert { service: &'a ServiceName, id: &'a InstanceId, endpoint: Endpoint<'a> },
     Remove { service: &'a ServiceName, id: &'a InstanceId },
     Synced { revision: Option<u64> },
+}
+
+/// An instance, and what the registry thinks of it, which it does not say of itself.
+#[derive(Serialize)]
+struct Endpoint<'a> {
+    #[serde(flatten)]
+    instance: &'a Instance,
+    #[serde(skip_serializing_if = "Not::not")]
+    suspect: bool,
 }
 
 #[derive(Serialize)]
@@ -56,10 +67,8 @@ impl Program for WatchOptions {
     async fn run(self) -> Result<(), Fault> {
         let mut signals = Signals::new()
             .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
-        let source = self.etcd.registry(None)?.source();
-        if self.suspect_s.is_some_and(|seconds| seconds > 0) {
-            tracing::warn!("--suspect-s has no effect yet: removals are shown at once");
-        }
+        let registry = self.etcd.registry(|config| config.suspects_for(self.suspect_s))?;
+        let source = registry.source();
         let changes = match &self.service {
             Some(service) => source.watch(service),
             None => source.watch_all(),
@@ -103,7 +112,8 @@ fn change_line(
     revision: Option<u64>,
 ) -> Option<String> {
     let line = match change {
-        Change::Insert(key, endpoint) => {
+        Change::Insert(key, instance) => {
+            let endpoint = Endpoint { instance, suspect: instance.suspect };
             ChangeLine::Insert { service: &key.service, id: &key.id, endpoint }
         }
         Change::Remove(key) => ChangeLine::Remove { service: &key.service, id: &key.id },
@@ -161,7 +171,7 @@ mod tests {
             lines.lock().unwrap().push(line);
             Ok(())
         }));
-        let instance = Instance::parse("orders", "7", "http://127.0.0.1:1").unwrap();
+        let mut instance = Instance::parse("orders", "7", "http://127.0.0.1:1").unwrap();
         registry.insert(instance.clone());
         let seen = printed(&mut task, &lines).await;
         assert!(
@@ -171,6 +181,16 @@ mod tests {
         let endpoint = &serde_json::from_str::<Value>(&seen[0]).unwrap()["endpoint"];
         assert_eq!(endpoint["address"], json!("http://127.0.0.1:1"));
         assert_eq!(seen[1..], [r#"{"change":"synced","revision":null}"#]);
+
+        assert_eq!(endpoint, &serde_json::to_value(&instance).unwrap());
+
+        instance.suspect = true;
+        registry.insert(instance.clone());
+        let seen = printed(&mut task, &lines).await;
+        let mut endpoint = endpoint.clone();
+        endpoint["suspect"] = json!(true);
+        let now = &serde_json::from_str::<Value>(&seen[0]).unwrap()["endpoint"];
+        assert_eq!(now, &endpoint);
 
         registry.remove(&instance.key());
         let seen = printed(&mut task, &lines).await;

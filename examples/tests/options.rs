@@ -140,6 +140,7 @@ async fn gateway_refuses() {
         (&["--timeout-ms=0"], &["--timeout-ms", "0"]),
         (&["--workers=0"], &["--workers", "0"]),
         (&["--zone="], &["--zone"]),
+        (&["--suspect-s=86401"], &["--suspect-s", "86401"]),
         (&["--listen=x"], &["--listen", "x"]),
     ] {
         refused(GATEWAY, &[&["--demo"], args].concat(), parts).await;
@@ -177,8 +178,5 @@ async fn what_has_no_effect_yet_is_said_once() {
         Program::start(GATEWAY, &["--demo", "--listen=127.0.0.1:0", "--zone=a", "--suspect-s=5"]);
     gateway.address().await;
     let said = |option: &str| gateway.stderr().lines().filter(|line| line.contains(option)).count();
-    assert_eq!((said("--zone"), said("--suspect-s")), (1, 1));
-    let gateway = Program::start(GATEWAY, &["--demo", "--listen=127.0.0.1:0", "--suspect-s=0"]);
-    gateway.address().await;
-    assert!(!gateway.stderr().contains("--suspect-s"));
+    assert_eq!((said("--zone"), said("--suspect-s")), (1, 0));
 }

@@ -160,6 +160,11 @@ pub(super) fn classify(error: &legacy::Error) -> (HttpErrorKind, String) {
     if hyper.is_some_and(hyper::Error::is_canceled) {
         return (HttpErrorKind::Returned, "the connection was closing".to_owned());
     }
+    // A body that its sender failed to supply may fail with the words of a lost connection: another
+    // one than that to the instance.
+    if hyper.is_some_and(hyper::Error::is_user) {
+        return (HttpErrorKind::Other, chain(error));
+    }
     // Without a connection nothing can have been sent; the client names one from when it has it.
     if error.is_connect() || error.connect_info().is_none() {
         return (HttpErrorKind::Connect, words.unwrap_or_else(|| chain(error)));

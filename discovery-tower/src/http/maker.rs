@@ -16,6 +16,17 @@ use super::reclaim::Reclaim;
 use crate::maker::{MakeEndpoint, same_address};
 
 /// How an [`HttpMaker`]'s client connects.
+///
+/// ```
+/// # use std::time::Duration;
+/// use discovery_tower::{HttpConfig, HttpMaker};
+/// use http_body_util::Empty;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let config = HttpConfig::default().connect_timeout(Duration::from_millis(500)).max_idle(32);
+/// let maker = HttpMaker::<Empty<bytes::Bytes>>::with(config);
+/// # drop(maker) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpConfig {
@@ -34,6 +45,26 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(60),
             max_idle: usize::MAX,
         }
+    }
+}
+
+impl HttpConfig {
+    /// Sets how long making a connection may take.
+    #[must_use]
+    pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
+        Self { connect_timeout, ..self }
+    }
+
+    /// Sets how long a connection is kept without a request.
+    #[must_use]
+    pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
+        Self { idle_timeout, ..self }
+    }
+
+    /// Sets how many connections without a request are kept to one address.
+    #[must_use]
+    pub fn max_idle(self, max_idle: usize) -> Self {
+        Self { max_idle, ..self }
     }
 }
 

@@ -47,9 +47,9 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "CORES", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
 
-    /// How many seconds instances that vanish together are kept as suspects; 0 turns it off
-    #[arg(long, value_name = "SECONDS", value_parser = suspect_seconds)]
-    pub suspect_s: Option<u64>,
+    /// How many seconds instances that vanish together from etcd are kept as suspects; 0: none are
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = suspect_seconds)]
+    pub suspect_s: Duration,
 
     /// Where etcd is.
     #[command(flatten)]
@@ -74,9 +74,6 @@ impl GatewayOptions {
 
     /// Says which options are taken and do nothing so far.
     pub(super) fn warn_of_what_is_missing(&self) {
-        if self.suspect_s.is_some_and(|seconds| seconds > 0) {
-            tracing::warn!("--suspect-s has no effect yet: removals count at once");
-        }
         if let Some(zone) = &self.zone {
             tracing::warn!(%zone, "--zone has no effect yet: no zone is preferred");
         }

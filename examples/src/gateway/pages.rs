@@ -1,6 +1,7 @@
 //! The pages that the gateway makes itself.
 
 use std::collections::BTreeMap;
+use std::ops::Not;
 use std::sync::Arc;
 
 use discovery_core::{Address, Instance, InstanceId, InstanceStatus, ServiceName, Weight, Zone};
@@ -33,6 +34,8 @@ struct Listed {
     weight: Weight,
     zone: Option<Zone>,
     status: InstanceStatus,
+    #[serde(skip_serializing_if = "Not::not")]
+    suspect: bool,
 }
 
 impl From<Arc<Instance>> for Listed {
@@ -43,6 +46,7 @@ impl From<Arc<Instance>> for Listed {
             weight: instance.weight,
             zone: instance.zone.clone(),
             status: instance.status,
+            suspect: instance.suspect,
         }
     }
 }

@@ -32,7 +32,11 @@ impl Program for GatewayOptions {
         let mut signals = Signals::new()
             .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
         self.check()?;
-        let etcd = if self.demo { None } else { Some(self.etcd.registry(None)?.source()) };
+        let etcd = if self.demo {
+            None
+        } else {
+            Some(self.etcd.registry(|config| config.suspects_for(self.suspect_s))?.source())
+        };
         let (listener, bound) = server::bind("--listen", &self.listen).await?;
         self.warn_of_what_is_missing();
         let demo = if self.demo { Some(Demo::start().await?) } else { None };

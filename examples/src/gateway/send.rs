@@ -75,7 +75,11 @@ struct Attempts<'a> {
 impl Attempts<'_> {
     async fn run(&mut self, retries: u32) -> Attempt {
         self.service.budget.deposit();
-        let Some(mut body) = self.order.body.next() else { return Err(BalanceError::NoInstances) };
+        let Some(mut body) = self.order.body.next() else {
+            return Err(BalanceError::NoInstances {
+                service: Some(self.service.name.as_str().into()),
+            });
+        };
         let mut last: Option<Attempt> = None;
         loop {
             let attempt = self.attempt(body).await;
@@ -139,14 +143,18 @@ impl Attempts<'_> {
             Ok(answer) => {
                 if let Some(ServedBy(key)) = answer.extensions().get() {
                     self.tried.add(key.clone());
+                    if matches!(answer.status().as_u16(), 502..=504) {
+                        self.service.failed(key, false);
+                    }
                 }
                 Ended::Status(answer.status())
             }
             Err(error) => {
                 let Some(error) = error.http::<SendBody>() else { return Ended::Failed };
                 self.tried.add(error.key().clone());
-                if is_out_of_reach(error.kind()) {
-                    self.service.resting.add(error.key());
+                let out_of_reach = is_out_of_reach(error.kind());
+                if out_of_reach || error.is_reset() {
+                    self.service.failed(error.key(), out_of_reach);
                 }
                 if error.is_unsent() {
                     Ended::Unsent
@@ -160,9 +168,7 @@ impl Attempts<'_> {
     }
 
     fn failure(&self, error: &BalanceError) -> Failure {
-        let name = &self.service.name;
         match error {
-            BalanceError::NoInstances => no_instances(name.as_str()),
             BalanceError::Failed(error) => {
                 let attempts = self.sent;
                 let error = match attempts {
@@ -171,17 +177,14 @@ impl Attempts<'_> {
                 };
                 Failure { status: StatusCode::BAD_GATEWAY, error }
             }
-            _ => {
-                let error = format!("{name}: {error}");
-                Failure { status: StatusCode::SERVICE_UNAVAILABLE, error }
-            }
+            _ => Failure { status: StatusCode::SERVICE_UNAVAILABLE, error: error.to_string() },
         }
     }
 }
 
-/// What is said of a service that has no instances, known or not.
+/// What is said of a service that is not known, as of one without instances.
 pub(super) fn no_instances(service: &str) -> Failure {
-    let error = format!("no instances of {service}");
+    let error = BalanceError::NoInstances { service: Some(service.into()) }.to_string();
     Failure { status: StatusCode::SERVICE_UNAVAILABLE, error }
 }
 

@@ -76,14 +76,30 @@ impl Service {
     pub(super) fn balance(&self) -> HttpBalance<SendBody> {
         let make = || {
             let changes = self.lock().offered.subscribe();
-            balance(changes, self.reach.maker.clone(), self.reach.measure)
+            balance(changes, self.reach.maker.clone(), self.reach.measure).named(&self.name)
         };
         self.balance.get_or_init(make).clone()
     }
 
     /// Changes the instances; returns how many there are then.
     pub(super) fn apply(&self, batch: Vec<Update<InstanceKey, Arc<Instance>>>) -> usize {
-        self.lock().apply(batch)
+        let mut set = self.lock();
+        let count = set.apply(batch);
+        self.resting.only_suspects(|key| set.is_suspect(key));
+        count
+    }
+
+    /// An instance failed. A suspect is out then, for as long as it is one; another instance rests if
+    /// it is `out_of_reach`.
+    pub(super) fn failed(&self, key: &InstanceKey, out_of_reach: bool) {
+        // Held until it is noted, so that no change of the instance comes in between.
+        let set = self.lock();
+        if set.is_suspect(key) {
+            tracing::debug!(instance = %key, "a suspect failed: it rests");
+            self.resting.add_suspect(key);
+        } else if out_of_reach {
+            self.resting.add(key);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Set> {
@@ -120,6 +136,10 @@ impl Set {
             _ => {}
         }
         self.instances.len()
+    }
+
+    fn is_suspect(&self, key: &InstanceKey) -> bool {
+        self.instances.get(&key.id).is_some_and(|instance| instance.suspect)
     }
 }
 

@@ -34,7 +34,7 @@ impl Program for NodeOptions {
             Some(id) => id.clone(),
             None => new_id()?,
         };
-        let registry = self.etcd.registry(Some(self.ttl))?;
+        let registry = self.etcd.registry(|config| config.ttl(self.ttl))?;
         let (listener, bound) = server::bind("--listen", &self.listen).await?;
         let own = Address::from_socket("http", bound).map_err(|error| internal(&error))?;
         let address = self.advertise.clone().unwrap_or_else(|| own.clone());

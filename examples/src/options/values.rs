@@ -57,10 +57,10 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn suspect_seconds(text: &str) -> Result<u64, String> {
+pub fn suspect_seconds(text: &str) -> Result<Duration, String> {
     const DAY: u64 = 24 * 3600;
     match text.parse() {
-        Ok(seconds @ 0..=DAY) => Ok(seconds),
+        Ok(seconds @ 0..=DAY) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("must be a whole number of seconds from 0 to {DAY}")),
     }
 }
