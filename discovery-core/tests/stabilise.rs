@@ -1,4 +1,5 @@
 //! The stabilised stream.
+#![cfg(feature = "testkit")]
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ mod registry;
 mod rotation;
 #[cfg(feature = "tls")]
 mod tls;
+mod wait;
 mod watch;
 mod wire;
 

@@ -26,6 +26,7 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::OnConflict;
+use super::lease::Lease;
 use super::messages::{Action, Answer, Input, Plan, Question, Wanted};
 use crate::backoff::{self, Backoff};
 use crate::rotation::Rotation;
@@ -47,38 +48,12 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 const ABANDON_WITHIN: Duration = Duration::from_secs(3);
 /// While leaving there is little time: who does not answer in this must not use up all of it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
-/// etcd looks for leases whose time is over twice a second.
-const EXPIRY_SLACK: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 enum Link {
     Down { until: Instant },
     Connecting,
     Up { since: Instant, watching: bool },
-}
-
-#[derive(Debug)]
-struct Lease {
-    id: i64,
-    /// `None` until the grant is confirmed.
-    granted: Option<Duration>,
-    /// When the last confirmed grant or renewal was *sent*: from then on etcd counts, at the latest.
-    sent: Instant,
-    /// When the last grant or renewal was over, confirmed or not: if etcd had it, then by now.
-    over: Instant,
-    renew_at: Instant,
-}
-
-impl Lease {
-    /// Until when etcd keeps the key at least.
-    fn expires(&self) -> Option<Instant> {
-        Some(self.sent + self.granted?)
-    }
-
-    /// Until when etcd keeps the key at most, if nothing renews it.
-    fn gone(&self) -> Option<Instant> {
-        Some(self.over + self.granted? + EXPIRY_SLACK)
-    }
 }
 
 /// What is known of the key.
@@ -275,7 +250,7 @@ impl Machine {
             let within = (asked.deadline - asked.sent).as_secs_f64();
             let cause = format!("no answer within {within:.1} s");
             self.lost(
-                WireError::unreachable(what(&asked.question), self.rotation.name(), cause),
+                WireError::unreachable(asked.question.what(), self.rotation.name(), cause),
                 now,
             );
         }
@@ -388,7 +363,7 @@ impl Machine {
 
     fn grant(&mut self, known: Option<i64>, now: Instant) {
         let lease = known.unwrap_or_else(|| self.rng.random_range(1..=i64::MAX));
-        self.lease = Some(Lease { id: lease, granted: None, sent: now, over: now, renew_at: now });
+        self.lease = Some(Lease::unconfirmed(lease, now));
         self.ask(Question::Grant { lease, ttl: self.plan.ttl }, ANSWER_WITHIN, now);
     }
 
@@ -619,19 +594,6 @@ impl Machine {
 /// How long an answer may take while a lease of this time to live has to be renewed.
 fn answer_within(granted: Duration) -> Duration {
     (granted / 6).clamp(Duration::from_millis(500), ANSWER_WITHIN)
-}
-
-fn what(question: &Question) -> &'static str {
-    match question {
-        Question::Connect(_) => "connect",
-        Question::Watch(_) => "watch the own key",
-        Question::Grant { .. } => "grant a lease",
-        Question::GrantedTtl { .. } => "read a lease's time",
-        Question::Renew { .. } => "renew the lease",
-        Question::Get(_) => "read the own key",
-        Question::Put(_) => "put the own key",
-        Question::Revoke { .. } => "revoke the lease",
-    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,22 @@ pub(crate) enum Question {
     Revoke { lease: i64 },
 }
 
+impl Question {
+    /// What is asked, for an error.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Watch(_) => "watch the own key",
+            Self::Grant { .. } => "grant a lease",
+            Self::GrantedTtl { .. } => "read a lease's time",
+            Self::Renew { .. } => "renew the lease",
+            Self::Get(_) => "read the own key",
+            Self::Put(_) => "put the own key",
+            Self::Revoke { .. } => "revoke the lease",
+        }
+    }
+}
+
 /// What to do, in this order.
 #[derive(Debug)]
 pub(crate) enum Action {

@@ -1,6 +1,7 @@
 //! Keeping an instance registered: a state machine without I/O, and the task that joins it to a
 //! connection and to the handle that the program holds.
 
+mod lease;
 mod machine;
 mod messages;
 mod options;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use discovery_core::{Desired, RegistrationState, RegistrationStatus};
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::machine::Machine;
 use super::messages::{Action, Answer, Input, Plan, Question, Wanted};
 use crate::native::Native;
+use crate::wait::{answered, heard, reached};
 use crate::wire::{Connect, Result, WatchMessage, WatchStream, Wire};
 
 type Asked<W> = Pin<Box<dyn Future<Output = Result<Reply<W>>> + Send>>;
@@ -78,7 +79,7 @@ impl<C: Connect> Keeper<C> {
             // A wish to leave comes before anything that would put the key again.
             biased;
             wanted = wish(desired) => Input::Wanted(wanted),
-            reply = replied(&mut self.asked) => {
+            reply = answered(&mut self.asked) => {
                 self.asked = None;
                 Input::Answer(reply.map(|reply| match reply {
                     Reply::Connected(wire) => {
@@ -194,26 +195,5 @@ async fn wish(desired: &mut watch::Receiver<Desired>) -> Wanted {
     match desired.changed().await {
         Ok(()) => wanted(&desired.borrow_and_update()),
         Err(_) => std::future::pending().await,
-    }
-}
-
-async fn replied<W: Wire>(asked: &mut Option<Asked<W>>) -> Result<Reply<W>> {
-    match asked {
-        Some(asked) => asked.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn heard<W: WatchStream>(watch: &mut Option<W>) -> Result<WatchMessage> {
-    match watch {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn reached(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::machine::{Action, Input, Machine};
 use super::translate::Translator;
 use crate::native::Native;
+use crate::wait::{answered, heard, reached};
 use crate::wire::{Connect, Keys, Kind, WatchStream, Wire, WireError};
 
 type Set = Publisher<InstanceKey, Instance>;
@@ -224,29 +225,6 @@ impl<C: Connect> Follower<C> {
             tracing::debug!(prefix, %error, "still no watch");
         }
         self.publisher.trouble(SourceError::new(error));
-    }
-}
-
-async fn answered<W: Wire>(asked: &mut Option<Asked<W>>) -> Answer<W> {
-    match asked {
-        Some(asked) => asked.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn heard<W: crate::wire::WatchStream>(
-    watch: &mut Option<W>,
-) -> crate::wire::Result<crate::wire::WatchMessage> {
-    match watch {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn reached(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
