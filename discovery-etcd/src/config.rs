@@ -263,6 +263,9 @@ fn check_endpoint(text: &str, secure: bool) -> Result<String, ConfigError> {
 fn check_prefix(text: &str) -> Result<String, ConfigError> {
     let invalid = |reason: &str| ConfigError::invalid("prefix", text, reason);
     let trimmed = text.trim_end_matches('/');
+    if !trimmed.starts_with('/') && !trimmed.is_empty() {
+        return Err(invalid("must begin with a slash, as in /services"));
+    }
     if trimmed.is_empty() {
         return Err(invalid("must name something, as in /services"));
     }
@@ -326,7 +329,7 @@ mod tests {
     fn prefixes_and_times_are_checked() {
         let config = |prefix: &str| EtcdConfig::new(["a:1"]).prefix(prefix);
         assert_eq!(config("/services/").checked().unwrap().prefix, "/services");
-        for bad in ["", "/", "//", "/a b"] {
+        for bad in ["", "/", "//", "/a b", "services"] {
             assert!(refused(config(bad)).starts_with(&format!("prefix {bad:?}")), "{bad}");
         }
         for bad in [Duration::ZERO, Duration::from_secs(LONGEST_TTL + 1), Duration::MAX] {

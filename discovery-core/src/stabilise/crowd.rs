@@ -1,7 +1,7 @@
 //! Who vanished lately, over all watches of one registry: services of a single instance are covered
 //! only if they are looked at together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,12 +21,43 @@ struct State {
     watched: HashMap<u64, Watched>,
     /// When a key vanished unannounced. A key that several watches saw vanish counts once.
     vanished: HashMap<InstanceKey, Instant>,
+    /// The same in the order of time, to forget by. A key that vanished again is in it twice.
+    order: VecDeque<(Instant, InstanceKey)>,
+    /// How many of them vanished when, of all services and of each, so that judging one of a crowd
+    /// does not look at all of it.
+    all: Times,
+    services: HashMap<ServiceName, Times>,
 }
 
 #[derive(Debug, Default)]
 struct Watched {
     all: bool,
     instances: usize,
+}
+
+/// How many happened at each time.
+#[derive(Debug, Default)]
+struct Times(BTreeMap<Instant, usize>);
+
+impl Times {
+    fn add(&mut self, at: Instant) {
+        *self.0.entry(at).or_default() += 1;
+    }
+
+    fn remove(&mut self, at: Instant) {
+        if let Some(count) = self.0.get_mut(&at) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&at);
+            }
+        }
+    }
+
+    /// How many happened within `distance` of `at`.
+    fn near(&self, at: Instant, distance: Duration) -> usize {
+        let from = at.checked_sub(distance).unwrap_or(at);
+        self.0.range(from..=at + distance).map(|(_, count)| count).sum()
+    }
 }
 
 /// One watch's place in the crowd.
@@ -56,6 +87,29 @@ impl Crowd {
     }
 }
 
+impl State {
+    /// What happened before that time is of no interest any more.
+    fn forget_before(&mut self, time: Instant) {
+        while self.order.front().is_some_and(|(at, _)| *at < time) {
+            let Some((at, key)) = self.order.pop_front() else { return };
+            if self.vanished.get(&key) == Some(&at) {
+                self.forget(&key);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &InstanceKey) {
+        let Some(at) = self.vanished.remove(key) else { return };
+        self.all.remove(at);
+        if let Some(times) = self.services.get_mut(&key.service) {
+            times.remove(at);
+            if times.0.is_empty() {
+                self.services.remove(&key.service);
+            }
+        }
+    }
+}
+
 impl Place {
     /// The watch has so many instances in its set.
     pub(super) fn has(&self, instances: usize) {
@@ -64,13 +118,17 @@ impl Place {
         }
     }
 
-    /// The key vanished unannounced. What happened before `forget` is of no interest any more.
-    pub(super) fn vanished(&self, key: InstanceKey, at: Instant, forget: Option<Instant>) {
+    /// The key vanished unannounced, and may have company for that long.
+    pub(super) fn vanished(&self, key: &InstanceKey, at: Instant, company: Duration) {
         let mut state = self.crowd.lock();
-        if let Some(forget) = forget {
-            state.vanished.retain(|_, at| *at >= forget);
+        if let Some(before) = at.checked_sub(company * 3) {
+            state.forget_before(before);
         }
-        state.vanished.insert(key, at);
+        state.forget(key);
+        state.order.push_back((at, key.clone()));
+        state.vanished.insert(key.clone(), at);
+        state.all.add(at);
+        state.services.entry(key.service.clone()).or_default().add(at);
     }
 
     /// Whether a key of a service with `instances` that vanished `at` that time was one of many.
@@ -82,13 +140,9 @@ impl Place {
         at: Instant,
     ) -> bool {
         let state = self.crowd.lock();
-        let near = |time: &Instant| distance(*time, at) <= rules.company;
-        let mut of_service = 0;
-        let mut of_all = 0;
-        for (key, _) in state.vanished.iter().filter(|(_, time)| near(time)) {
-            of_all += 1;
-            of_service += usize::from(key.service == *service);
-        }
+        let of_service =
+            state.services.get(service).map_or(0, |times| times.near(at, rules.company));
+        let of_all = state.all.near(at, rules.company);
         // Who watches everything knows best how many there are.
         let watched = || state.watched.values();
         let all = watched().filter(|watched| watched.all).map(|watched| watched.instances).max();
@@ -105,8 +159,4 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.crowd.lock().watched.remove(&self.id);
     }
-}
-
-fn distance(a: Instant, b: Instant) -> Duration {
-    a.saturating_duration_since(b).max(b.saturating_duration_since(a))
 }

@@ -1,7 +1,8 @@
 //! Decides which removals pass. No I/O and no clock of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -30,6 +31,8 @@ pub struct Stabiliser {
     rules: Stabilise,
     place: Place,
     held: HashMap<InstanceKey, Held>,
+    /// When something about a key may be due. Not taken back when the key is: see `held`.
+    due: BTreeMap<Instant, Vec<InstanceKey>>,
     /// How many readers see of each service, held ones included.
     sizes: HashMap<ServiceName, usize>,
 }
@@ -37,15 +40,26 @@ pub struct Stabiliser {
 impl Stabiliser {
     /// A stabiliser for one watch of a registry; `all` says that it sees every service.
     pub fn new(rules: Stabilise, crowd: &Crowd, all: bool) -> Self {
-        Self { rules, place: crowd.join(all), held: HashMap::new(), sizes: HashMap::new() }
+        let place = crowd.join(all);
+        Self { rules, place, held: HashMap::new(), due: BTreeMap::new(), sizes: HashMap::new() }
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`tick`](Self::tick) may have something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.held.values().map(|held| self.due(*held)).min()
+        self.due.keys().next().copied()
     }
 
-    fn due(&self, held: Held) -> Instant {
+    /// Whether readers see this key although the source no longer has it.
+    pub fn is_held(&self, key: &InstanceKey) -> bool {
+        self.held.contains_key(key)
+    }
+
+    fn hold(&mut self, key: InstanceKey, held: Held) {
+        self.due.entry(self.due_at(held)).or_default().push(key.clone());
+        self.held.insert(key, held);
+    }
+
+    fn due_at(&self, held: Held) -> Instant {
         match held {
             Held::Waiting(since) => since + self.rules.company,
             Held::Suspect(until) => until,
@@ -80,7 +94,8 @@ impl Stabiliser {
         self.publish(passed, revision, out);
     }
 
-    /// The source says that what was staged is the whole set.
+    /// The source says that what was staged is the whole set. A held key that was staged has come
+    /// back; whoever stages must not [`keep`](Replacement::keep) one that [is held](Self::is_held).
     pub fn commit(
         &mut self,
         mut staged: Replacement<InstanceKey, Instance>,
@@ -89,7 +104,6 @@ impl Stabiliser {
         now: Instant,
     ) -> bool {
         let missing = staged.missing();
-        // Who is held and not missing has come back.
         let held = std::mem::take(&mut self.held);
         for (key, instance) in missing {
             if let Some(held) = held.get(&key) {
@@ -110,24 +124,35 @@ impl Stabiliser {
 
     /// Decides what is due.
     pub fn tick(&mut self, out: &mut Out, now: Instant) {
-        let due = self.held.iter().filter(|(_, held)| now >= self.due(**held));
-        let due: Vec<_> = due.map(|(key, held)| (key.clone(), *held)).collect();
+        let later = self.due.split_off(&(now + Duration::from_nanos(1)));
+        let due = std::mem::replace(&mut self.due, later);
+        // Those that vanished in one batch are judged alike.
+        let mut judged: HashMap<(ServiceName, Instant), bool> = HashMap::new();
         let mut batch = Batch::new();
-        for (key, held) in due {
-            let size = self.sizes.get(&key.service).copied().unwrap_or_default();
-            match (held, out.get(&key)) {
-                (Held::Waiting(since), Some(instance))
-                    if self.place.is_mass(&self.rules, &key.service, size, since) =>
-                {
-                    self.held.insert(key.clone(), Held::Suspect(now + self.rules.suspect));
-                    let mut suspect = (*instance).clone();
-                    suspect.suspect = true;
-                    batch.push(Update::Insert(key, Arc::new(suspect)));
+        for key in due.into_values().flatten() {
+            let Some(&held) = self.held.get(&key) else { continue };
+            if self.due_at(held) > now {
+                // It came back and vanished again.
+                continue;
+            }
+            let mass = match held {
+                Held::Waiting(since) => {
+                    let (rules, service) = (&self.rules, &key.service);
+                    *judged.entry((service.clone(), since)).or_insert_with(|| {
+                        let size = self.sizes.get(service).copied().unwrap_or_default();
+                        self.place.is_mass(rules, service, size, since)
+                    })
                 }
-                _ => {
-                    self.held.remove(&key);
-                    batch.push(Update::Remove(key));
-                }
+                Held::Suspect(_) => false,
+            };
+            if let Some(instance) = out.get(&key).filter(|_| mass) {
+                self.hold(key.clone(), Held::Suspect(now + self.rules.suspect));
+                let mut suspect = (*instance).clone();
+                suspect.suspect = true;
+                batch.push(Update::Insert(key, Arc::new(suspect)));
+            } else {
+                self.held.remove(&key);
+                batch.push(Update::Remove(key));
             }
         }
         if !batch.is_empty() {
@@ -143,8 +168,8 @@ impl Stabiliser {
         if self.rules.is_off() || instance.status == InstanceStatus::Draining {
             return false;
         }
-        self.place.vanished(key.clone(), now, now.checked_sub(self.rules.company * 3));
-        self.held.insert(key.clone(), Held::Waiting(now));
+        self.place.vanished(key, now, self.rules.company);
+        self.hold(key.clone(), Held::Waiting(now));
         true
     }
 

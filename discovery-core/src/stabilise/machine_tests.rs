@@ -11,7 +11,8 @@ struct Source {
 }
 
 fn instance(service: &str, number: usize) -> Instance {
-    Instance::parse(service, &number.to_string(), &format!("127.0.0.1:{}", number + 1)).unwrap()
+    Instance::parse(service, &number.to_string(), &format!("127.0.0.1:{}", number % 60_000 + 1))
+        .unwrap()
 }
 
 impl Source {
@@ -201,6 +202,38 @@ fn a_new_list_is_judged_like_changes() {
     assert_eq!(source.seen(), (9, 3), "a suspect's time goes on over a list");
     source.until(11_500);
     assert_eq!(source.seen(), (6, 0));
+}
+
+/// A key whose value cannot be read is there, and no sign of life: it stays what it is.
+#[test]
+fn a_list_with_an_unreadable_value_does_not_bring_a_suspect_back() {
+    let mut source = ten();
+    source.remove(0, "a", [0, 1]);
+    source.until(500);
+    let mut set = source.out.replacement();
+    for number in 0..10 {
+        let key = instance("a", number).key();
+        if number != 0 || !source.stabiliser.is_held(&key) {
+            set.insert(key, instance("a", number));
+        }
+    }
+    let now = source.at(1_000);
+    source.stabiliser.commit(set, None, &mut source.out, now);
+    assert_eq!(source.seen(), (10, 1));
+    source.until(10_500);
+    assert_eq!(source.seen(), (9, 0));
+}
+
+/// Judging one of a crowd must not look at all of it: this would take minutes.
+#[test]
+fn a_crowd_can_be_large() {
+    const MANY: usize = 30_000;
+    let mut source = Source::new(Stabilise::new(), &Crowd::new(), &[("a", MANY)]);
+    source.remove(0, "a", 0..MANY);
+    source.until(500);
+    assert_eq!(source.seen(), (MANY, MANY));
+    source.until(10_500);
+    assert_eq!(source.seen(), (0, 0));
 }
 
 #[test]

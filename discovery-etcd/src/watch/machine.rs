@@ -47,8 +47,8 @@ pub(crate) enum Input {
     Watch(WatchMessage),
     /// A page asked for.
     Page(Page),
-    /// The count asked for: the store's revision.
-    Counted { revision: i64 },
+    /// The count asked for: the store's revision, or why there is none.
+    Counted(Result<i64, WireError>),
     /// Connecting, opening, listing or the watch itself failed.
     Failed(WireError),
     /// The time of [`Machine::deadline`] has come.
@@ -102,7 +102,13 @@ enum State {
         held: BTreeMap<Vec<u8>, Event>,
     },
     /// The set is known; changes behind `floor` follow.
-    Live { floor: i64, since: Instant, pulse: Pulse },
+    Live {
+        floor: i64,
+        since: Instant,
+        pulse: Pulse,
+        /// The floor when the keys were last counted: the count cannot be behind it.
+        asked_at: i64,
+    },
 }
 
 /// See the [module](self).
@@ -160,7 +166,7 @@ impl Machine {
         }
         match input {
             Input::Tick => self.tick(now),
-            Input::Counted { revision } => self.counted(revision, now),
+            Input::Counted(counted) => self.counted(counted, now),
             Input::Connected => self.connected(now),
             Input::Watch(WatchMessage::Created { revision }) => self.created(revision, now),
             Input::Watch(WatchMessage::Events(events)) => self.events(events),
@@ -199,6 +205,11 @@ impl Machine {
     /// Does what the pulse of a live watch calls for.
     fn beat(&mut self, beat: Beat, now: Instant) {
         let dead = |cause| WireError::unreachable("watch", self.rotation.name(), cause);
+        if let (Beat::Count | Beat::Both, State::Live { floor, asked_at, .. }) =
+            (beat, &mut self.state)
+        {
+            *asked_at = *floor;
+        }
         match beat {
             Beat::Nothing => {}
             Beat::Probe => self.actions.push_back(Action::Probe),
@@ -206,23 +217,24 @@ impl Machine {
             Beat::Both => self.actions.extend([Action::Probe, Action::Count]),
             Beat::Doubt => {
                 let error = dead("no sign of life for 5 s");
-                self.actions.extend([Action::Trouble(error), Action::Count]);
+                self.actions.push_back(Action::Trouble(error));
             }
             Beat::Trust => self.actions.push_back(Action::Trust),
             Beat::Dead => self.failed(dead("no sign of life"), now),
         }
     }
 
-    fn counted(&mut self, revision: i64, now: Instant) {
-        let State::Live { floor, pulse, .. } = &mut self.state else { return };
-        if revision < *floor {
+    fn counted(&mut self, counted: Result<i64, WireError>, now: Instant) {
+        let State::Live { asked_at, pulse, .. } = &mut self.state else { return };
+        // Without an answer, the pulse decides when its time comes.
+        let Ok(revision) = counted else { return };
+        if revision < *asked_at {
             // It was wiped or set back: what the watch will say is of another history.
-            let cause = format!("the store is at revision {revision}, behind {floor}");
+            let cause = format!("the store is at revision {revision}, behind {asked_at}");
             let error = WireError::unreachable("watch", self.rotation.name(), cause);
             return self.failed(error, now);
         }
-        let beat = pulse.counted(now);
-        self.beat(beat, now);
+        pulse.counted(now);
     }
 
     fn connected(&mut self, now: Instant) {
@@ -267,7 +279,12 @@ impl Machine {
                 let held = std::mem::take(held);
                 self.actions.push_back(Action::Stage(page));
                 self.actions.push_back(Action::Commit { revision });
-                self.state = State::Live { floor: revision, since: now, pulse: Pulse::new(now) };
+                self.state = State::Live {
+                    floor: revision,
+                    since: now,
+                    pulse: Pulse::new(now),
+                    asked_at: revision,
+                };
                 let mut held: Vec<_> = held.into_values().collect();
                 held.sort_by_key(Event::revision);
                 self.events(held);

@@ -4,8 +4,8 @@
 //! the stream moves; any message is a sign of life. A server need not know probes (etcd's gRPC proxy
 //! answers none), so a linearizable *count* of the keys on the same connection goes with the first
 //! probe and tells such a server from a dead one; for it the count takes the probe's place from then
-//! on. One that has answered probes and stops is in doubt at once, and dead if the count is not
-//! answered either, or if it is: then the connection lives and the watch's stream does not.
+//! on. One that has answered probes and stops is in doubt at once and dead a moment later: even if a
+//! count were answered, the watch's stream does not move.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const SILENT: Duration = Duration::from_secs(3);
 /// How long the answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// How long the count may take for one that is in doubt: noticed after 6 s in all.
+/// How long one that is in doubt has: it is given up after 6 s in all.
 const DOUBT_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ enum Asked {
     },
     /// A count, of a server that is known not to answer probes.
     Count,
-    /// A count, of one that did not answer a probe.
+    /// Nothing more, of one that did not answer a probe.
     Doubt,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Beat {
     Count,
     /// Both of these.
     Both,
-    /// It is in doubt from now on: count the keys.
+    /// It is in doubt from now on.
     Doubt,
     /// It is in doubt no more.
     Trust,
@@ -88,18 +88,15 @@ impl Pulse {
     }
 
     /// The count was answered.
-    pub(super) fn counted(&mut self, now: Instant) -> Beat {
+    pub(super) fn counted(&mut self, now: Instant) {
         match &mut self.asked {
             Asked::Both { counted } => *counted = true,
             Asked::Count => {
                 self.asked = Asked::Nothing;
                 self.since = now;
             }
-            // The connection lives, the watch's stream does not.
-            Asked::Doubt => return Beat::Dead,
-            Asked::Nothing | Asked::Probe => {}
+            Asked::Doubt | Asked::Nothing | Asked::Probe => {}
         }
-        Beat::Nothing
     }
 
     /// The time has come.
@@ -140,7 +137,7 @@ mod tests {
         let mut pulse = Pulse::new(start);
         assert_eq!(pulse.tick(start + s(3) - Duration::from_millis(1)), Beat::Nothing);
         assert_eq!(pulse.tick(start + s(3)), Beat::Both);
-        assert_eq!(pulse.counted(start + s(3)), Beat::Nothing);
+        pulse.counted(start + s(3));
         if answers {
             assert_eq!(pulse.heard(true, start + s(4)), Beat::Nothing);
             return (pulse, start + s(4));
@@ -179,7 +176,8 @@ mod tests {
         let (mut pulse, now) = known(true);
         pulse.tick(now + s(3));
         pulse.tick(now + s(5));
-        assert_eq!(pulse.counted(now + s(5)), Beat::Dead, "the stream of the watch stands still");
+        pulse.counted(now + s(5)); // of before
+        assert_eq!(pulse.tick(now + s(6)), Beat::Dead, "the stream of the watch stands still");
     }
 
     #[test]
@@ -189,7 +187,7 @@ mod tests {
             now += s(3);
             assert_eq!(pulse.tick(now), Beat::Count);
             now += s(1);
-            assert_eq!(pulse.counted(now), Beat::Nothing);
+            pulse.counted(now);
         }
         assert_eq!(pulse.tick(now + s(3)), Beat::Count);
         assert_eq!(pulse.tick(now + s(5)), Beat::Dead);

@@ -25,7 +25,7 @@ enum Answer<W: Wire> {
     Connected(W),
     Opened(W::Watch),
     Page(crate::wire::Page),
-    Counted { revision: i64 },
+    Counted(Result<i64, WireError>),
     Failed(WireError),
 }
 
@@ -117,7 +117,7 @@ impl<C: Connect> Follower<C> {
                             continue;
                         }
                         Answer::Page(page) => Input::Page(page),
-                        Answer::Counted { revision } => Input::Counted { revision },
+                        Answer::Counted(counted) => Input::Counted(counted),
                         Answer::Failed(error) => Input::Failed(error),
                     }
                 }
@@ -152,7 +152,7 @@ impl<C: Connect> Follower<C> {
                     self.translator.begin();
                     self.publisher.replacement()
                 });
-                self.translator.stage(page, staged);
+                self.translator.stage(page, staged, |key| self.stabiliser.is_held(key));
             }
             Action::Commit { revision } => {
                 if let Some(staged) = self.staged.take() {
@@ -180,10 +180,7 @@ impl<C: Connect> Follower<C> {
             Action::Count => {
                 let Some(wire) = self.wire.clone() else { return };
                 let prefix = self.prefix.clone();
-                self.ask(async move {
-                    let revision = wire.count(&prefix).await?;
-                    Ok(Answer::Counted { revision })
-                });
+                self.ask(async move { Ok(Answer::Counted(wire.count(&prefix).await)) });
             }
             Action::Trust => {
                 self.publisher.fresh();

@@ -43,15 +43,17 @@ impl Translator {
         &mut self,
         page: Page,
         replacement: &mut Replacement<InstanceKey, Instance>,
+        is_held: impl Fn(&InstanceKey) -> bool,
     ) {
         let mut part = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
             match self.read(entry) {
                 Meaning::Instance(key, instance) => part.push((key, instance)),
-                Meaning::Unreadable(key) => {
+                // One that vanished before has not come back with a value that cannot be read.
+                Meaning::Unreadable(key) if !is_held(&key) => {
                     replacement.keep(&key);
                 }
-                Meaning::Nothing => {}
+                Meaning::Unreadable(_) | Meaning::Nothing => {}
             }
         }
         replacement.extend(part);
