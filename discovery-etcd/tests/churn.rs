@@ -1,0 +1,121 @@
+//! The failure rows about coming and going, and about an etcd that is full.
+
+mod support;
+
+use std::time::Duration;
+
+use discovery_core::{Registrar as _, RegistrationState, Source as _};
+use discovery_test_support::{Etcd, Truth, eventually, eventually_eq, on_each_version};
+use futures::{FutureExt as _, StreamExt as _};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use support::{NOW, PREFIX, View, instance, key, registry, value};
+use tokio::time::{Instant, sleep};
+
+/// Row 21: etcd is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_21_in_a_full_etcd_what_is_registered_stays_and_the_rest_waits() {
+    on_each_version(async |version| {
+        let etcd = Etcd::builder(version).quota(4 << 20).start().await;
+        let truth = Truth::new(etcd.client_addr());
+        let registry = registry(etcd.url());
+        let view = View::new(registry.watch_all());
+        let first = registry.register(instance("orders", "1", 1));
+        first.registered().await.unwrap();
+        let kv = truth.get(key("orders", "1")).await.unwrap();
+
+        let filler = "x".repeat(500_000);
+        eventually(Duration::from_secs(20), "it is full", async || {
+            truth.put("/filler", &filler).await.is_err()
+        })
+        .await;
+        let second = registry.register(instance("orders", "2", 2));
+        eventually(Duration::from_secs(5), "the status says why", async || {
+            match second.status().state {
+                RegistrationState::Registering(Some(error))
+                    if error.to_string().contains("space exceeded") =>
+                {
+                    Ok(())
+                }
+                other => Err(other),
+            }
+        })
+        .await;
+        let until = Instant::now() + Duration::from_secs(8); // longer than the lease lives
+        while Instant::now() < until {
+            assert_eq!(truth.get(key("orders", "1")).await.unwrap(), kv);
+            sleep(Duration::from_millis(100)).await;
+        }
+        view.until_true(&truth, PREFIX, NOW).await;
+
+        truth.compact(truth.revision().await.unwrap(), true).await.unwrap();
+        truth.defragment().await.unwrap();
+        truth.clear_space_alarm().await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), second.registered()).await.unwrap().unwrap();
+        view.until_true(&truth, PREFIX, NOW).await;
+    })
+    .await;
+}
+
+/// Row 27: an instance that comes and goes all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_27_a_flapping_instance_leaves_nothing_behind() {
+    on_each_version(async |version| {
+        let etcd = Etcd::start(version).await;
+        let truth = Truth::new(etcd.client_addr());
+        let registry = registry(etcd.url());
+        let view = View::new(registry.watch_all());
+        for round in 1..=20 {
+            let registration = registry.register(instance("orders", "1", round));
+            registration.registered().await.unwrap();
+            sleep(Duration::from_millis(200)).await; // the row's own time
+            registration.deregister().await.unwrap();
+        }
+        view.until_true(&truth, PREFIX, NOW).await;
+        assert_eq!(view.set().len(), 0);
+        assert_eq!(view.changes(), 40, "each coming and going was seen");
+        assert_eq!(truth.leases().await.unwrap(), Vec::<i64>::new());
+    })
+    .await;
+}
+
+/// Row 35: readers dropped at random points.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_35_dropped_readers_leave_no_watch() {
+    on_each_version(async |version| {
+        let etcd = Etcd::start(version).await;
+        let truth = Truth::new(etcd.client_addr());
+        for port in 1..=20 {
+            truth.put(key("orders", &port.to_string()), value(port)).await.unwrap();
+        }
+        let registry = registry(etcd.url());
+        let seed = rand::random();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut kept = Vec::new();
+        for _ in 0..1_000 {
+            let mut changes = registry.watch(&"orders".parse().unwrap());
+            for _ in 0..rng.random_range(0..5) {
+                if rng.random_bool(0.5) {
+                    tokio::task::yield_now().await;
+                } else {
+                    sleep(Duration::from_micros(rng.random_range(0..3_000))).await;
+                }
+                let _ = changes.next().now_or_never();
+            }
+            if rng.random_bool(0.3) {
+                kept.push(changes);
+            }
+            if rng.random_bool(0.1) {
+                kept.clear();
+            }
+        }
+        drop(kept);
+        eventually_eq(NOW, format!("watches left (seed {seed})"), Some(0.0), async || {
+            truth.metric("etcd_debugging_mvcc_watcher_total").await.unwrap()
+        })
+        .await;
+        let view = View::new(registry.watch_all());
+        view.until_true(&truth, PREFIX, NOW).await;
+    })
+    .await;
+}
