@@ -45,12 +45,17 @@ etcd_version() {
     "${etcd_env[@]}" "$1" --version 2>/dev/null </dev/null | awk '/^etcd Version:/ { print $3; found = 1 } END { exit !found }'
 }
 
+# The oldest Rust that the workspace builds with.
+rust_version() {
+    sed -n 's/^rust-version = "\(.*\)"$/\1/p' -- "$root/Cargo.toml"
+}
+
 # A fresh rustup has cargo in its own folder and on PATH only in the next login.
 need_cargo() {
     if ! command -v cargo >/dev/null && [[ -x ${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo ]]; then
         PATH=${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH
     fi
-    command -v cargo >/dev/null || die 1 "cargo: not found; install Rust 1.88 or newer (rustup)"
+    command -v cargo >/dev/null || die 1 "cargo: not found; install Rust $(rust_version) or newer (rustup)"
 }
 
 # What setup found: PROTOC, ETCD_35, ETCD_34, ETCDCTL_35, as far as they are there.

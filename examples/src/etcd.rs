@@ -116,7 +116,7 @@ impl Registry {
 /// The settings of the registry by the names that they have here.
 fn by_option(error: &str) -> String {
     if let Some(rest) = error.strip_prefix("etcd endpoint ") {
-        return format!("--etcd {rest}");
+        return format!("--etcd (or {ETCD_VARIABLE}) {rest}");
     }
     let ours = ["prefix ", "ttl ", "user ", "ca ", "cert ", "key "];
     let ours = ours.iter().any(|setting| error.starts_with(setting));

@@ -1,5 +1,6 @@
 //! Prints the stream of changes, as JSON lines.
 
+use std::future::poll_fn;
 use std::ops::Not;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use clap::Parser;
 use discovery_core::{
     Change, Instance, InstanceChanges, InstanceId, InstanceKey, ServiceName, State, Status,
+    StatusReader,
 };
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 
 use crate::etcd::EtcdOptions;
@@ -84,11 +86,11 @@ impl Program for WatchOptions {
 
 /// Prints until the stream ends or `line` fails.
 async fn print(mut changes: InstanceChanges, line: impl Fn(String) -> std::io::Result<()>) {
-    let mut status = changes.status();
+    let (mut status, now) = (changes.status(), changes.status());
     let mut trouble = Trouble::default();
     let mut told = true;
     loop {
-        let text = trouble.news(&status.get()).and_then(|news| serde_json::to_string(&news).ok());
+        let text = trouble.news(&now.get()).and_then(|news| serde_json::to_string(&news).ok());
         if text.is_some_and(|text| line(text).is_err()) {
             return;
         }
@@ -96,15 +98,29 @@ async fn print(mut changes: InstanceChanges, line: impl Fn(String) -> std::io::R
             // Why the set may be old comes before what is new in it.
             biased;
             changed = status.changed(), if told => told = changed,
-            change = changes.next() => {
+            (revision, change) = numbered(&mut changes, &now) => {
                 let Some(change) = change else { return };
-                let text = change_line(&change, status.get().revision);
+                let text = change_line(&change, revision);
                 if text.is_some_and(|text| line(text).is_err()) {
                     return;
                 }
             }
         }
     }
+}
+
+/// The next item of the stream, and the revision of before it was looked for: all of that revision
+/// has been told by the time of a `Synced`. A later one may have changes that are still to come.
+/// Cancel safe.
+async fn numbered<S: Stream + Unpin>(
+    stream: &mut S,
+    status: &StatusReader,
+) -> (Option<u64>, Option<S::Item>) {
+    poll_fn(|cx| {
+        let revision = status.get().revision;
+        stream.poll_next_unpin(cx).map(|item| (revision, item))
+    })
+    .await
 }
 
 fn change_line(
@@ -123,29 +139,31 @@ fn change_line(
     serde_json::to_string(&line).ok()
 }
 
-/// The trouble that was told last, so that each is told once, however often its words change.
+/// Whether there was trouble when it was last looked for, so that each is told once, however often
+/// its words change. What stands in the way of the first set is in the registry's own logs.
 #[derive(Default)]
-struct Trouble(Option<&'static str>);
+struct Trouble(bool);
 
 impl Trouble {
     fn news(&mut self, status: &Status) -> Option<StatusLine> {
-        let trouble = match &status.state {
-            State::Loading(Some(error)) => Some(("loading", error)),
-            State::Stale(error) => Some(("stale", error)),
+        let known = std::mem::replace(&mut self.0, status.is_stale());
+        match &status.state {
+            State::Stale(error) if !known => {
+                Some(StatusLine { status: status.state.name(), error: error.to_string() })
+            }
             _ => None,
-        };
-        let name = trouble.map(|(name, _)| name);
-        let before = std::mem::replace(&mut self.0, name);
-        let (status, error) = trouble.filter(|_| before != name)?;
-        Some(StatusLine { status, error: error.to_string() })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
     use std::sync::Mutex;
+    use std::task::Poll;
 
-    use discovery_core::{MemoryRegistry, Publisher, Source as _, SourceError};
+    use discovery_core::{MemoryRegistry, Publisher, Source as _, SourceError, Update};
+    use futures_util::stream;
     use serde_json::{Value, json};
 
     use super::*;
@@ -198,6 +216,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_revision_is_never_ahead_of_what_was_told() {
+        let publisher = RefCell::new(Publisher::<InstanceKey, Instance>::new());
+        let (mut changes, status) = {
+            let publisher = publisher.borrow();
+            (publisher.subscribe(), publisher.status())
+        };
+        let instance = Instance::parse("orders", "7", "http://127.0.0.1:1").unwrap();
+        let news = Cell::new(None);
+        // What comes in just after an item was taken is not in that item.
+        let mut stream = stream::poll_fn(|cx| {
+            let item = changes.poll_next_unpin(cx);
+            if let (true, Some(revision)) = (item.is_ready(), news.take()) {
+                let insert = Update::Insert(instance.key(), instance.clone());
+                publisher.borrow_mut().apply([insert], Some(revision));
+            }
+            item
+        });
+        {
+            // What comes while nothing is there to be taken is in the item that it wakes.
+            let mut waits = Box::pin(numbered(&mut stream, &status));
+            assert!(poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await);
+            publisher.borrow_mut().replace(Vec::<(InstanceKey, Instance)>::new(), Some(5));
+            news.set(Some(6));
+            assert_eq!(waits.await, (Some(5), Some(Change::Synced)));
+        }
+        let (_, insert) = numbered(&mut stream, &status).await;
+        assert!(matches!(insert, Some(Change::Insert(..))));
+        assert_eq!(numbered(&mut stream, &status).await, (Some(6), Some(Change::Synced)));
+    }
+
+    #[tokio::test]
     async fn each_trouble_is_told_once() {
         let mut publisher = Publisher::<InstanceKey, Instance>::new();
         let lines = Mutex::new(Vec::new());
@@ -206,7 +255,7 @@ mod tests {
             lines.lock().unwrap().push(line);
             Ok(())
         }));
-        assert_eq!(printed(&mut task, &lines).await, [r#"{"status":"loading","error":"refused"}"#]);
+        assert!(printed(&mut task, &lines).await.is_empty());
         publisher.trouble(SourceError::new("refused again"));
         assert!(printed(&mut task, &lines).await.is_empty());
         publisher.replace(Vec::<(InstanceKey, Instance)>::new(), Some(5));

@@ -255,7 +255,8 @@ async fn without_etcd_they_wait_and_say_so() {
             })
             .await;
         }
-        watch.line(&[r#"{"status":"loading","error":""#]).await;
+        let warns = || watch.stderr().lines().filter(|line| line.contains("WARN")).count();
+        eventually(SOON, "watch says that etcd is away", async || warns() > 0).await;
         assert_eq!(
             http.get(format!("{address}/healthz")).await.status,
             StatusCode::SERVICE_UNAVAILABLE
@@ -273,6 +274,9 @@ async fn without_etcd_they_wait_and_say_so() {
 
         etcd.restart().await;
         waiting.line(&["ready id=a"]).await;
+        watch.line(&[r#""change":"insert""#, r#""id":"a""#]).await;
+        assert!(watch.stdout().starts_with(r#"{"change":"#), "{}", watch.stdout());
+        assert_eq!(warns(), 1, "{}", watch.stderr());
         lists(&http, &address, SOON, &["a up"]).await;
         assert_eq!(http.get(format!("{address}/healthz")).await.status, StatusCode::OK);
         assert_eq!(waiting.stop().await, Some(0));

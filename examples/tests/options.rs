@@ -45,6 +45,10 @@ async fn node_refuses() {
         (&with(&["--id="]), &["--id"]),
         (&with(&["--ttl=0"]), &["--ttl", "0"]),
         (&with(&["--ttl=x"]), &["--ttl", "x"]),
+        (&with(&["--ttl=86401"]), &["--ttl", "86401", "1 to 86400"]),
+        (&with(&["--ttl", "-1"]), &["--ttl", "'-1'"]),
+        (&with(&["--weight", "-1"]), &["--weight", "'-1'"]),
+        (&with(&["--fail-rate", "-1"]), &["--fail-rate", "'-1'"]),
         (&with(&["--ttl"]), &["--ttl"]),
         (&with(&["--weight=65536"]), &["--weight", "65536"]),
         (&with(&["--weight=-1"]), &["--weight", "-1"]),
@@ -58,6 +62,10 @@ async fn node_refuses() {
         (&with(&["--advertise=http://a/b"]), &["--advertise", "http://a/b"]),
         (&with(&["--advertise=ftp://a:1"]), &["--advertise", "ftp"]),
         (&with(&["--advertise=http://a:0"]), &["--advertise", "http://a:0"]),
+        (&with(&["--advertise=foo"]), &["--advertise", "foo", "port"]),
+        (&with(&["--advertise=http://[::1]"]), &["--advertise", "http://[::1]", "port"]),
+        (&with(&["--advertise=https://a:1"]), &["--advertise", "https://a:1", "not http"]),
+        (&with(&["--advertise=unix:///a"]), &["--advertise", "unix:///a", "not http"]),
         (&with(&["--listen=nonsense"]), &["--listen", "nonsense"]),
         (&with(&["--listen=127.0.0.1:99999"]), &["--listen", "127.0.0.1:99999"]),
         (&with(&["--listen=192.0.2.1:0"]), &["--listen", "192.0.2.1:0"]),
@@ -96,10 +104,15 @@ async fn whoever_reaches_for_etcd_refuses() {
         (&[ETCD, "--config=/"], &["--config", "/"]),
         (&[ETCD, "--suspect-s=x"], &["--suspect-s", "x"]),
         (&[ETCD, "--suspect-s=-1"], &["--suspect-s", "-1"]),
+        (&[ETCD, "--suspect-s", "-1"], &["--suspect-s", "'-1'"]),
     ] {
         refused(WATCH, args, parts).await;
     }
-    refused_with(WATCH, &[], &[("DISCOVERY_ETCD", "http://a:0")], &["--etcd", "http://a:0"]).await;
+    for bad in ["http://a:0", "http://a", "nonsense"] {
+        for binary in [WATCH, GATEWAY] {
+            refused_with(binary, &[], &[("DISCOVERY_ETCD", bad)], &["DISCOVERY_ETCD", bad]).await;
+        }
+    }
     refused_with(WATCH, &[], &[("DISCOVERY_ETCD", "")], &["--etcd"]).await;
     for garbage in ["garbage", "-----BEGIN CERTIFICATE-----\n%\n-----END CERTIFICATE-----\n"] {
         let file = file(garbage);
@@ -136,6 +149,7 @@ async fn gateway_refuses() {
         (&["--policy=round-robin"], &["round-robin", "not known"]),
         (&["--hash-header=x-user"], &["--hash-header", "x-user"]),
         (&["--retries=-1"], &["--retries", "-1"]),
+        (&["--retries", "-1"], &["--retries", "'-1'"]),
         (&["--retries=x"], &["--retries", "x"]),
         (&["--timeout-ms=0"], &["--timeout-ms", "0"]),
         (&["--workers=0"], &["--workers", "0"]),

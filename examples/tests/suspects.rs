@@ -11,7 +11,7 @@ use discovery_core::Instance;
 use discovery_test_support::{Etcd, eventually, on_each_version};
 use http::StatusCode;
 use serde_json::json;
-use support::instances::{Gateway, count, counting, nowhere, resetting};
+use support::instances::{Gateway, count, counting, hanging, nowhere, resetting};
 use support::{GATEWAY, Http, Program, SOON, WATCH};
 
 /// Longer than any test takes.
@@ -80,24 +80,30 @@ async fn serve(http: &Http, gateway: &str, expected: &[&str]) {
 
 #[tokio::test]
 async fn a_suspect_serves_and_is_out_at_its_first_failure() {
-    let gateway = Gateway::start(&["--policy=least-pending", "--retries=3"]).await;
+    let gateway = Gateway::start(&["--policy=least-pending", "--retries=4"]).await;
     let (_good, good, served) = counting(200).await;
     let (_failing, failing, failures) = counting(503).await;
+    let (_erring, erring, errors) = counting(500).await;
     let (resetting, resets) = resetting().await;
     gateway.registry.insert(suspect("failing", &failing));
+    gateway.registry.insert(suspect("erring", &erring));
     gateway.registry.insert(suspect("resetting", &resetting));
     gateway.registry.insert(suspect("dead", &nowhere().await));
     gateway.registry.insert(suspect("good", &good));
-    gateway.knows("orders", 4).await;
+    gateway.knows("orders", 5).await;
     let listed = gateway.get("/services").await.json();
     let marked = listed["services"]["orders"].as_array().unwrap();
     assert!(marked.iter().all(|each| each["suspect"] == json!(true)), "{listed}");
 
+    let asked = async || {
+        let retries = gateway.retries("orders").await;
+        (count(&failures), count(&errors), count(&resets), retries)
+    };
     eventually(SOON, "each has been asked", async || {
         let answer = gateway.get("/send/orders").await;
         assert_eq!((answer.status, answer.served_by()), (StatusCode::OK, "good"));
-        let seen = (count(&failures), count(&resets), gateway.retries("orders").await);
-        if seen == (1, 1, 3) { Ok(()) } else { Err(seen) }
+        let seen = asked().await;
+        if seen == (1, 1, 1, 4) { Ok(()) } else { Err(seen) }
     })
     .await;
     // Whoever is alive is not out: the last one that can answer is asked all the time, and nobody else
@@ -107,16 +113,16 @@ async fn a_suspect_serves_and_is_out_at_its_first_failure() {
         assert_eq!(gateway.get("/send/orders").await.served_by(), "good");
     }
     assert!(count(&served) > before);
-    assert_eq!((count(&failures), count(&resets), gateway.retries("orders").await), (1, 1, 3));
+    assert_eq!(asked().await, (1, 1, 1, 4));
 
     // With nobody else there, it is asked in spite of all.
     gateway.registry.remove(&suspect("good", &good).key());
-    gateway.knows("orders", 3).await;
+    gateway.knows("orders", 4).await;
     let answer = gateway.send("POST", "/send/orders", "body").await;
     assert!(answer.status.is_server_error(), "{answer:?}");
     assert_ne!(answer.body, r#"{"error":"no instances of orders"}"#);
     gateway.add("orders", "good", &good);
-    gateway.knows("orders", 4).await;
+    gateway.knows("orders", 5).await;
 
     // What is a suspect no longer is simply an instance.
     let before = count(&failures);
@@ -129,10 +135,29 @@ async fn a_suspect_serves_and_is_out_at_its_first_failure() {
 }
 
 #[tokio::test]
+async fn a_suspect_that_hangs_is_out_too() {
+    let gateway = Gateway::start(&["--policy=least-pending", "--timeout-ms=1500"]).await;
+    let (_good, good, _) = counting(200).await;
+    let (hanging, hangs) = hanging().await;
+    gateway.add("orders", "good", &good);
+    gateway.registry.insert(suspect("hanging", &hanging));
+    gateway.knows("orders", 2).await;
+    eventually(SOON, "it has been asked", async || {
+        let answer = gateway.get("/send/orders").await;
+        count(&hangs) == 1 && answer.status == StatusCode::GATEWAY_TIMEOUT
+    })
+    .await;
+    for _ in 0..100 {
+        assert_eq!(gateway.get("/send/orders").await.served_by(), "good");
+    }
+    assert_eq!(count(&hangs), 1);
+}
+
+#[tokio::test]
 async fn other_failures_of_a_suspect_do_not_count() {
     let gateway = Gateway::start(&["--retries=0", "--policy=least-pending"]).await;
     let (_good, good, _) = counting(200).await;
-    let (_other, other, others) = counting(500).await;
+    let (_other, other, others) = counting(501).await;
     gateway.registry.insert(suspect("good", &good));
     gateway.registry.insert(suspect("other", &other));
     gateway.knows("orders", 2).await;

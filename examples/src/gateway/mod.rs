@@ -2,9 +2,10 @@
 //!
 //! The way of a request: [`route`] says what it asks for; a page is made in [`pages`]; what is to be
 //! forwarded gets its [`headers`] and [`body`] in order and is then sent in [`send`], as often as
-//! [`retry`] allows, by the balancer of its [`service`]. The [`catalog`] keeps the services as the
+//! [`retry`] allows, by the balancer of its [`service`]; who has it is [`asked`]. The [`catalog`] keeps the services as the
 //! one watch of the source tells.
 
+mod asked;
 mod body;
 mod catalog;
 mod demo;

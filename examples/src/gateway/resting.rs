@@ -4,7 +4,8 @@
 //! nobody listens on. Until it weighs failures too, requests keep away from an instance that could not
 //! be connected to for a second, so that a dead one that is still registered costs one failed attempt
 //! a second and not its share of all. Of a suspect, which the registry lost already, one failure is
-//! enough: it rests for as long as it is a suspect.
+//! enough, be it a lost connection, a 500, 502, 503 or 504, or no answer within `--timeout-ms`: it
+//! rests for as long as it is a suspect.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tower::Service as _;
 use tower::retry::budget::Budget as _;
 
+use super::asked::Asked;
 use super::body::Supply;
 use super::headers;
 use super::retry::{self, Ended};
@@ -51,12 +52,14 @@ pub(super) async fn send(
     order: Order,
     patience: Patience,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut attempts = Attempts { service, order, tried: Avoid::new(), sent: 0 };
+    let mut attempts =
+        Attempts { service, order, tried: Avoid::new(), asked: Asked::default(), sent: 0 };
     let outcome = timeout(patience.timeout, attempts.run(patience.retries)).await;
     match outcome {
         Ok(Ok(answer)) => Ok(finish(answer)),
         Ok(Err(error)) => Err(attempts.failure(&error)),
         Err(_) => {
+            attempts.hung();
             let limit = patience.timeout.as_millis();
             let error = format!("no answer of {} within {limit} ms", service.name);
             Err(Failure { status: StatusCode::GATEWAY_TIMEOUT, error })
@@ -69,6 +72,8 @@ struct Attempts<'a> {
     order: Order,
     /// The instances that had the request.
     tried: Avoid,
+    /// Who has the attempt that is under way.
+    asked: Asked,
     sent: u32,
 }
 
@@ -124,6 +129,8 @@ impl Attempts<'_> {
         *request.method_mut() = self.order.method.clone();
         *request.uri_mut() = Uri::from(self.order.path.clone());
         request.headers_mut().clone_from(&self.order.headers);
+        self.asked = Asked::default();
+        request.extensions_mut().insert(self.asked.clone());
         if !avoid.is_empty() {
             request.extensions_mut().insert(avoid);
         }
@@ -143,7 +150,7 @@ impl Attempts<'_> {
             Ok(answer) => {
                 if let Some(ServedBy(key)) = answer.extensions().get() {
                     self.tried.add(key.clone());
-                    if matches!(answer.status().as_u16(), 502..=504) {
+                    if matches!(answer.status().as_u16(), 500 | 502..=504) {
                         self.service.failed(key, false);
                     }
                 }
@@ -164,6 +171,13 @@ impl Attempts<'_> {
                     Ended::Failed
                 }
             }
+        }
+    }
+
+    /// Whoever has the request has not answered in time.
+    fn hung(&self) {
+        if let Some(key) = self.asked.key() {
+            self.service.failed(key, false);
         }
     }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use discovery_core::{
     Instance, InstanceId, InstanceKey, InstanceStatus, Publisher, ServiceName, Update,
 };
-use discovery_tower::{HttpBalance, HttpMaker, LoadMeasure, balance};
+use discovery_tower::{HttpMaker, LoadMeasure};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::retry::budget::TpsBudget;
 
+use super::asked::{InstanceBalance, balance};
 use super::body::Outgoing;
 use super::metrics::ServiceMetrics;
 use super::resting::Resting;
@@ -35,7 +36,7 @@ pub(super) struct Service {
     set: Mutex<Set>,
     reach: Reach,
     /// Made when the first request comes.
-    balance: OnceLock<HttpBalance<SendBody>>,
+    balance: OnceLock<InstanceBalance>,
 }
 
 struct Set {
@@ -73,7 +74,7 @@ impl Service {
     }
 
     /// The balancer over the instances.
-    pub(super) fn balance(&self) -> HttpBalance<SendBody> {
+    pub(super) fn balance(&self) -> InstanceBalance {
         let make = || {
             let changes = self.lock().offered.subscribe();
             balance(changes, self.reach.maker.clone(), self.reach.measure).named(&self.name)
@@ -144,7 +145,7 @@ impl Set {
 }
 
 /// Whether the balancer gives it requests.
-fn is_wanted(instance: &Instance) -> bool {
+pub(super) fn is_wanted(instance: &Instance) -> bool {
     instance.status == InstanceStatus::Up && instance.weight.get() > 0
 }
 

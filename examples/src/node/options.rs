@@ -7,7 +7,7 @@ use discovery_core::{Address, InstanceId, ServiceName, Weight, Zone};
 
 use super::behaviour::MOST_MS;
 use crate::etcd::EtcdOptions;
-use crate::options::{fraction, http_address, seconds};
+use crate::options::{advertised, fraction, seconds};
 
 /// One instance of a service: serves, registers in etcd, and answers every request with its name.
 #[derive(Parser, Clone, Debug)]
@@ -26,10 +26,10 @@ pub struct NodeOptions {
     pub listen: String,
 
     /// The address to register [default: the one it listens on]
-    #[arg(long, value_name = "URL", value_parser = http_address)]
+    #[arg(long, value_name = "http://HOST:PORT", value_parser = advertised)]
     pub advertise: Option<Address>,
 
-    /// How many seconds the registration outlives the process
+    /// How many seconds, from 1 to 86400, the registration outlives the process
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub ttl: Duration,
 

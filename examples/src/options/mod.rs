@@ -16,7 +16,7 @@ use clap::{ArgMatches, Command, Error};
 
 use crate::fault::Fault;
 
-pub use values::{etcd_url, fraction, http_address, seconds, suspect_seconds};
+pub use values::{advertised, etcd_url, fraction, seconds, suspect_seconds};
 
 /// The variable that names etcd's addresses.
 pub const ETCD_VARIABLE: &str = "DISCOVERY_ETCD";
@@ -43,7 +43,7 @@ pub fn parse<P: clap::Parser>(
     args: impl IntoIterator<Item = OsString>,
     etcd: Option<OsString>,
 ) -> Result<Parsed<P>, Fault> {
-    let command = P::command();
+    let command = accepting_negative_numbers(P::command());
     let args: Vec<OsString> = args.into_iter().collect();
     let first = match matches(&command, args.clone()) {
         Ok(first) => first,
@@ -63,7 +63,14 @@ pub fn parse<P: clap::Parser>(
         let alone = args.first().cloned().into_iter().chain(alone);
         matches(&command, alone.collect()).map_err(|error| named(first_part(&error)))?;
     }
-    lower.variable = etcd.filter(|value| !value.is_empty());
+    let decided = given(&first, ETCD) || given(&first, DEMO);
+    let wanted = first.try_contains_id(ETCD).is_ok() && !decided;
+    lower.variable = etcd.filter(|value| wanted && !value.is_empty());
+    if let Some(value) = &lower.variable {
+        let alone = args.first().cloned().into_iter().chain([joined(ETCD, value)]);
+        matches(&command, alone.collect())
+            .map_err(|error| Fault::option(ETCD_VARIABLE, value.display(), reason(&error)))?;
+    }
     let mut all = args.clone();
     all.splice(args.len().min(1)..args.len().min(1), lower.under(&first));
     let all = matches(&command, all).map_err(|error| Fault::usage(first_part(&error)))?;
@@ -78,6 +85,7 @@ fn matches(command: &Command, args: Vec<OsString>) -> Result<ArgMatches, Error> 
 /// What stands below the command line.
 #[derive(Default)]
 struct Lower {
+    /// The variable's value, if it counts.
     variable: Option<OsString>,
     /// Each option's name and the argument that sets it.
     file: Vec<(String, OsString)>,
@@ -86,21 +94,29 @@ struct Lower {
 impl Lower {
     /// The arguments that count beside those of the command line.
     fn under(self, command_line: &ArgMatches) -> Vec<OsString> {
-        let given = |name: &str| {
-            // Not every program has every option.
-            command_line.try_contains_id(name).is_ok()
-                && command_line.value_source(name) == Some(ValueSource::CommandLine)
-        };
-        let has_etcd = command_line.try_contains_id(ETCD).is_ok();
-        let decided = given(ETCD) || given(DEMO);
-        let variable = self.variable.filter(|_| has_etcd && !decided);
+        let given = |name: &str| given(command_line, name);
         // Where to find the instances is one choice, made by who speaks with the most weight.
-        let decided = decided || variable.is_some();
+        let decided = given(ETCD) || given(DEMO) || self.variable.is_some();
         let counts = |name: &str| !(given(name) || decided && (name == ETCD || name == DEMO));
         let file = self.file.into_iter().filter(|(name, _)| counts(name));
-        let variable = variable.map(|value| joined(ETCD, &value));
+        let variable = self.variable.map(|value| joined(ETCD, &value));
         file.map(|(_, argument)| argument).chain(variable).collect()
     }
+}
+
+/// Whether the command line has the option.
+fn given(command_line: &ArgMatches, name: &str) -> bool {
+    // Not every program has every option.
+    command_line.try_contains_id(name).is_ok()
+        && command_line.value_source(name) == Some(ValueSource::CommandLine)
+}
+
+/// So that `--ttl -1` is a bad value of `--ttl` and not an option `-1` that nobody knows.
+fn accepting_negative_numbers(command: Command) -> Command {
+    command.mut_args(|option| {
+        let takes_value = option.get_action().takes_values();
+        option.allow_negative_numbers(takes_value)
+    })
 }
 
 /// `--name=value`.
@@ -108,6 +124,11 @@ fn joined(name: &str, value: impl AsRef<OsStr>) -> OsString {
     let mut argument = OsString::from(format!("--{name}="));
     argument.push(value);
     argument
+}
+
+/// What is wrong with a value, without the option that clap was told to take it for.
+fn reason(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| first_part(error), ToString::to_string)
 }
 
 /// clap's message without the hints that follow it.
@@ -200,7 +221,11 @@ mod tests {
             assert!(!line.contains('\n') && !line.starts_with("error"), "{args:?}: {line}");
         };
         wrong(&["--ttl", "x"], &["--ttl", "'x'"]);
+        wrong(&["--ttl", "-1"], &["--ttl", "'-1'"]);
+        wrong(&["--fail-rate", "-0.5"], &["--fail-rate", "'-0.5'"]);
+        wrong(&["--demo", "-1"], &["'-1'"]);
         wrong(&["--ttl"], &["--ttl"]);
+        wrong(&["--ttl", "--demo"], &["--ttl", "value is required"]);
         wrong(&["--ttl", "x\n\ny"], &["--ttl", "x y"]);
         wrong(&["--tl", "1"], &["--tl"]);
         wrong(&["extra"], &["extra"]);
@@ -222,6 +247,16 @@ mod tests {
         wrong("etcd = [1]", &["etcd", "strings"]);
         wrong("demo = 1", &["demo", "true or false"]);
         wrong("[ttl]\nx = 1", &["ttl", "table"]);
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_variable_is_named_with_the_variable() {
+        let line = parsed(&[], "http://a:1,ftp://b:1").unwrap_err();
+        assert!(line.starts_with("DISCOVERY_ETCD http://a:1,ftp://b:1: "), "{line}");
+        assert!(line.contains("\"ftp\"") && !line.contains("--etcd"), "{line}");
+        // Only if it counts.
+        assert!(parsed(&["--etcd=http://a:1"], "nonsense").is_ok());
+        assert!(parsed(&["--demo"], "nonsense").is_ok());
     }
 
     #[test]

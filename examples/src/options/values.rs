@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use discovery_core::Address;
 
+const DAY: u64 = 24 * 3600;
+
 /// An address of etcd: `http://host:port` or `https://host:port`; kept as it was written, since the
 /// scheme that is meant where it is missing depends on other options.
 ///
@@ -14,18 +16,32 @@ pub fn etcd_url(text: &str) -> Result<String, String> {
     if !text.contains(':') {
         return Err("not a URL as http://127.0.0.1:2379".into());
     }
-    http_address(text)?;
+    let address = with_port(text)?;
+    if !matches!(address.scheme(), "http" | "https") {
+        return Err(format!("the scheme {:?} is neither http nor https", address.scheme()));
+    }
     Ok(text.to_owned())
 }
 
-/// An address with the scheme `http` or `https`.
+/// The address at which others reach a node: `http://host:port`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn http_address(text: &str) -> Result<Address, String> {
+pub fn advertised(text: &str) -> Result<Address, String> {
+    let address = with_port(text)?;
+    if address.scheme() != "http" {
+        return Err(format!("the scheme {:?} is not http", address.scheme()));
+    }
+    Ok(address)
+}
+
+/// An address that says its port: a scheme's usual one is hardly ever meant.
+fn with_port(text: &str) -> Result<Address, String> {
     let address = Address::new(text).map_err(|error| error.to_string())?;
-    if !matches!(address.scheme(), "http" | "https") {
-        return Err(format!("the scheme {:?} is neither http nor https", address.scheme()));
+    // The colons within the brackets of an IPv6 host are none of a port.
+    let (_, end) = address.authority().rsplit_once(']').unwrap_or(("", address.authority()));
+    if !address.is_unix() && !end.contains(':') {
+        return Err("the port is missing".into());
     }
     Ok(address)
 }
@@ -41,15 +57,14 @@ pub fn fraction(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A time in whole seconds, at least one and at most a year.
+/// A time in whole seconds, at least one and at most a day.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn seconds(text: &str) -> Result<Duration, String> {
-    const YEAR: u64 = 365 * 24 * 3600;
     match text.parse() {
-        Ok(seconds @ 1..=YEAR) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("must be a whole number of seconds from 1 to {YEAR}")),
+        Ok(seconds @ 1..=DAY) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("must be a whole number of seconds from 1 to {DAY}")),
     }
 }
 
@@ -58,7 +73,6 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn suspect_seconds(text: &str) -> Result<Duration, String> {
-    const DAY: u64 = 24 * 3600;
     match text.parse() {
         Ok(seconds @ 0..=DAY) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("must be a whole number of seconds from 0 to {DAY}")),

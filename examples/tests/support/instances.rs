@@ -127,6 +127,24 @@ pub(crate) async fn resetting() -> (String, Arc<AtomicUsize>) {
     (address, count)
 }
 
+/// An instance that takes connections and requests and never answers.
+pub(crate) async fn hanging() -> (String, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            if stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            held.push(stream);
+        }
+    });
+    (address, count)
+}
+
 pub(crate) fn count(count: &AtomicUsize) -> usize {
     count.load(Ordering::Relaxed)
 }
