@@ -20,45 +20,66 @@ struct State {
     /// What each watch has in its set.
     watched: HashMap<u64, Watched>,
     /// When a key vanished unannounced. A key that several watches saw vanish counts once.
-    vanished: HashMap<InstanceKey, Instant>,
-    /// The same in the order of time, to forget by. A key that vanished again is in it twice.
-    order: VecDeque<(Instant, InstanceKey)>,
+    vanished: HashMap<InstanceKey, Span>,
+    /// The same in the order in which it was seen, to forget by. A key that vanished again is in it
+    /// twice.
+    order: VecDeque<(Span, InstanceKey)>,
     /// How many of them vanished when, of all services and of each, so that judging one of a crowd
     /// does not look at all of it.
-    all: Times,
-    services: HashMap<ServiceName, Times>,
+    all: Spans,
+    services: HashMap<ServiceName, Spans>,
 }
 
 #[derive(Debug, Default)]
 struct Watched {
     all: bool,
     instances: usize,
+    /// Whether its source has lost touch.
+    lost: bool,
 }
 
-/// How many happened at each time.
-#[derive(Debug, Default)]
-struct Times(BTreeMap<Instant, usize>);
+/// When something vanished: as it was seen, or, after its watch was out of touch, at some time
+/// between then and when it was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Span {
+    /// When it was missed. First, so that spans are in the order of that.
+    pub(super) seen: Instant,
+    /// Since when it may have been gone.
+    pub(super) since: Instant,
+}
 
-impl Times {
-    fn add(&mut self, at: Instant) {
-        *self.0.entry(at).or_default() += 1;
+/// How many vanished in each span.
+#[derive(Debug, Default)]
+struct Spans(BTreeMap<Span, usize>);
+
+impl Spans {
+    fn add(&mut self, span: Span) {
+        *self.0.entry(span).or_default() += 1;
     }
 
-    fn remove(&mut self, at: Instant) {
-        if let Some(count) = self.0.get_mut(&at) {
+    fn remove(&mut self, span: Span) {
+        if let Some(count) = self.0.get_mut(&span) {
             *count -= 1;
             if *count == 0 {
-                self.0.remove(&at);
+                self.0.remove(&span);
             }
         }
     }
 
-    /// How many happened within `distance` of `at`.
-    fn near(&self, at: Instant, distance: Duration) -> usize {
-        let from = at.checked_sub(distance).unwrap_or(at);
-        self.0.range(from..=at + distance).map(|(_, count)| count).sum()
+    /// How many may have vanished within `distance` of the span.
+    fn near(&self, span: Span, distance: Duration) -> usize {
+        let first = span.since.checked_sub(distance).unwrap_or(span.since);
+        let first = Span { seen: first, since: first.checked_sub(FAR).unwrap_or(first) };
+        let last = span.seen + distance;
+        let near = self.0.range(first..).filter(|(other, _)| other.since <= last);
+        near.map(|(_, count)| count).sum()
     }
 }
+
+/// How long it is known who vanished: watches that were out of touch come back one by one.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// Longer than anything is out of touch.
+const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
 
 /// One watch's place in the crowd.
 #[derive(Debug)]
@@ -78,7 +99,7 @@ impl Crowd {
         let mut state = self.lock();
         state.next += 1;
         let id = state.next;
-        state.watched.insert(id, Watched { all, instances: 0 });
+        state.watched.insert(id, Watched { all, ..Watched::default() });
         Place { crowd: self.clone(), id }
     }
 
@@ -90,20 +111,20 @@ impl Crowd {
 impl State {
     /// What happened before that time is of no interest any more.
     fn forget_before(&mut self, time: Instant) {
-        while self.order.front().is_some_and(|(at, _)| *at < time) {
-            let Some((at, key)) = self.order.pop_front() else { return };
-            if self.vanished.get(&key) == Some(&at) {
+        while self.order.front().is_some_and(|(span, _)| span.seen < time) {
+            let Some((span, key)) = self.order.pop_front() else { return };
+            if self.vanished.get(&key) == Some(&span) {
                 self.forget(&key);
             }
         }
     }
 
     fn forget(&mut self, key: &InstanceKey) {
-        let Some(at) = self.vanished.remove(key) else { return };
-        self.all.remove(at);
-        if let Some(times) = self.services.get_mut(&key.service) {
-            times.remove(at);
-            if times.0.is_empty() {
+        let Some(span) = self.vanished.remove(key) else { return };
+        self.all.remove(span);
+        if let Some(spans) = self.services.get_mut(&key.service) {
+            spans.remove(span);
+            if spans.0.is_empty() {
                 self.services.remove(&key.service);
             }
         }
@@ -119,30 +140,41 @@ impl Place {
     }
 
     /// The key vanished unannounced, and may have company for that long.
-    pub(super) fn vanished(&self, key: &InstanceKey, at: Instant, company: Duration) {
+    pub(super) fn vanished(&self, key: &InstanceKey, span: Span, company: Duration) {
         let mut state = self.crowd.lock();
-        if let Some(before) = at.checked_sub(company * 3) {
+        if let Some(before) = span.seen.checked_sub(company + REMEMBERED) {
             state.forget_before(before);
         }
         state.forget(key);
-        state.order.push_back((at, key.clone()));
-        state.vanished.insert(key.clone(), at);
-        state.all.add(at);
-        state.services.entry(key.service.clone()).or_default().add(at);
+        state.order.push_back((span, key.clone()));
+        state.vanished.insert(key.clone(), span);
+        state.all.add(span);
+        state.services.entry(key.service.clone()).or_default().add(span);
     }
 
-    /// Whether a key of a service with `instances` that vanished `at` that time was one of many.
+    /// The watch has lost touch with its source, or has it again.
+    pub(super) fn is_lost(&self, lost: bool) {
+        if let Some(watched) = self.crowd.lock().watched.get_mut(&self.id) {
+            watched.lost = lost;
+        }
+    }
+
+    /// Whether a key of a service with `instances` that vanished in that span was one of many. What
+    /// was missed after being out of touch may have been, as long as others still are.
     pub(super) fn is_mass(
         &self,
         rules: &Stabilise,
         service: &ServiceName,
         instances: usize,
-        at: Instant,
+        span: Span,
     ) -> bool {
         let state = self.crowd.lock();
+        if span.since < span.seen && state.watched.values().any(|watched| watched.lost) {
+            return true;
+        }
         let of_service =
-            state.services.get(service).map_or(0, |times| times.near(at, rules.company));
-        let of_all = state.all.near(at, rules.company);
+            state.services.get(service).map_or(0, |spans| spans.near(span, rules.company));
+        let of_all = state.all.near(span, rules.company);
         // Who watches everything knows best how many there are.
         let watched = || state.watched.values();
         let all = watched().filter(|watched| watched.all).map(|watched| watched.instances).max();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Stabilise;
-use super::crowd::{Crowd, Place};
+use super::crowd::{Crowd, Place, Span};
 use crate::{Instance, InstanceKey, InstanceStatus, Publisher, Replacement, ServiceName, Update};
 
 type Out = Publisher<InstanceKey, Instance>;
@@ -17,7 +17,7 @@ type Batch = Vec<Update<InstanceKey, Arc<Instance>>>;
 #[derive(Clone, Copy, Debug)]
 enum Held {
     /// Vanished then; waits for company.
-    Waiting(Instant),
+    Waiting(Span),
     /// Kept until then.
     Suspect(Instant),
 }
@@ -30,6 +30,8 @@ enum Held {
 pub struct Stabiliser {
     rules: Stabilise,
     place: Place,
+    /// Since when the source has been out of touch, if it is.
+    lost: Option<Instant>,
     held: HashMap<InstanceKey, Held>,
     /// When something about a key may be due. Not taken back when the key is: see `held`.
     due: BTreeMap<Instant, Vec<InstanceKey>>,
@@ -41,7 +43,14 @@ impl Stabiliser {
     /// A stabiliser for one watch of a registry; `all` says that it sees every service.
     pub fn new(rules: Stabilise, crowd: &Crowd, all: bool) -> Self {
         let place = crowd.join(all);
-        Self { rules, place, held: HashMap::new(), due: BTreeMap::new(), sizes: HashMap::new() }
+        Self {
+            rules,
+            place,
+            lost: None,
+            held: HashMap::new(),
+            due: BTreeMap::new(),
+            sizes: HashMap::new(),
+        }
     }
 
     /// When [`tick`](Self::tick) may have something to do.
@@ -61,7 +70,7 @@ impl Stabiliser {
 
     fn due_at(&self, held: Held) -> Instant {
         match held {
-            Held::Waiting(since) => since + self.rules.company,
+            Held::Waiting(span) => span.seen + self.rules.company,
             Held::Suspect(until) => until,
         }
     }
@@ -69,6 +78,18 @@ impl Stabiliser {
     /// How many suspects there are.
     pub fn suspects(&self) -> usize {
         self.held.values().filter(|held| matches!(held, Held::Suspect(_))).count()
+    }
+
+    /// The source has lost touch: what is missing when it is back went at some time meanwhile.
+    pub fn lost(&mut self, now: Instant) {
+        self.lost.get_or_insert(now);
+        self.place.is_lost(true);
+    }
+
+    /// The source never really lost touch. (A [`commit`](Self::commit) says so, too.)
+    pub fn found(&mut self) {
+        self.lost = None;
+        self.place.is_lost(false);
     }
 
     /// The source says that these keys changed, as one batch.
@@ -84,7 +105,8 @@ impl Stabiliser {
                 }
                 Update::Remove(key) => {
                     let instance = latest.remove(key).or_else(|| out.get(key));
-                    if instance.is_some_and(|instance| self.holds(key, &instance, now)) {
+                    let span = Span { seen: now, since: now };
+                    if instance.is_some_and(|instance| self.holds(key, &instance, span)) {
                         continue;
                     }
                 }
@@ -104,12 +126,14 @@ impl Stabiliser {
         now: Instant,
     ) -> bool {
         let missing = staged.missing();
+        let span = Span { seen: now, since: self.lost.unwrap_or(now).min(now) };
+        self.found();
         let held = std::mem::take(&mut self.held);
         for (key, instance) in missing {
             if let Some(held) = held.get(&key) {
                 self.held.insert(key.clone(), *held);
                 staged.keep(&key);
-            } else if self.holds(&key, &instance, now) {
+            } else if self.holds(&key, &instance, span) {
                 staged.keep(&key);
             }
         }
@@ -127,7 +151,7 @@ impl Stabiliser {
         let later = self.due.split_off(&(now + Duration::from_nanos(1)));
         let due = std::mem::replace(&mut self.due, later);
         // Those that vanished in one batch are judged alike.
-        let mut judged: HashMap<(ServiceName, Instant), bool> = HashMap::new();
+        let mut judged: HashMap<(ServiceName, Span), bool> = HashMap::new();
         let mut batch = Batch::new();
         for key in due.into_values().flatten() {
             let Some(&held) = self.held.get(&key) else { continue };
@@ -136,11 +160,11 @@ impl Stabiliser {
                 continue;
             }
             let mass = match held {
-                Held::Waiting(since) => {
+                Held::Waiting(span) => {
                     let (rules, service) = (&self.rules, &key.service);
-                    *judged.entry((service.clone(), since)).or_insert_with(|| {
+                    *judged.entry((service.clone(), span)).or_insert_with(|| {
                         let size = self.sizes.get(service).copied().unwrap_or_default();
-                        self.place.is_mass(rules, service, size, since)
+                        self.place.is_mass(rules, service, size, span)
                     })
                 }
                 Held::Suspect(_) => false,
@@ -161,15 +185,15 @@ impl Stabiliser {
     }
 
     /// Whether the removal of this instance has to wait.
-    fn holds(&mut self, key: &InstanceKey, instance: &Instance, now: Instant) -> bool {
+    fn holds(&mut self, key: &InstanceKey, instance: &Instance, span: Span) -> bool {
         if self.held.contains_key(key) {
             return true;
         }
         if self.rules.is_off() || instance.status == InstanceStatus::Draining {
             return false;
         }
-        self.place.vanished(key, now, self.rules.company);
-        self.hold(key.clone(), Held::Waiting(now));
+        self.place.vanished(key, span, self.rules.company);
+        self.hold(key.clone(), Held::Waiting(span));
         true
     }
 

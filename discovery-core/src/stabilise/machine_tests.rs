@@ -169,6 +169,35 @@ fn services_of_one_instance_are_covered_by_what_happens_to_the_others() {
     assert_eq!(watches.map(|watch| watch.seen()), [(1, 1), (1, 1), (1, 1), (1, 0)]);
 }
 
+/// After an outage each watch comes back at a time of its own, and sees one instance gone.
+#[test]
+fn watches_that_come_back_one_by_one_see_that_many_went() {
+    let services = ["a", "b", "c", "d"].map(|service| (service, 1));
+    let crowd = Crowd::new();
+    let mut watches = services.map(|service| Source::new(Stabilise::new(), &crowd, &[service]));
+    for watch in &mut watches {
+        let now = watch.at(0);
+        watch.stabiliser.lost(now);
+    }
+    // The first decides while others are away; the last when all are back, long after the first.
+    for (watch, ms) in watches.iter_mut().zip([10_000, 10_900, 11_800, 17_000]) {
+        let (set, now) = (watch.out.replacement(), watch.at(ms));
+        assert!(watch.stabiliser.commit(set, None, &mut watch.out, now));
+        watch.until(ms + 500);
+        assert_eq!(watch.seen(), (1, 1), "{ms}");
+    }
+    // One that is alone out of touch, and misses one, misses just that.
+    let mut alone = Source::new(Stabilise::new(), &Crowd::new(), &[("a", 10)]);
+    let now = alone.at(0);
+    alone.stabiliser.lost(now);
+    let mut set = alone.out.replacement();
+    set.extend((1..10).map(|n| (instance("a", n).key(), instance("a", n))));
+    let now = alone.at(9_000);
+    alone.stabiliser.commit(set, None, &mut alone.out, now);
+    alone.until(9_500);
+    assert_eq!(alone.seen(), (9, 0));
+}
+
 #[test]
 fn what_two_watches_see_counts_once() {
     let crowd = Crowd::new();

@@ -184,6 +184,7 @@ impl<C: Connect> Follower<C> {
             }
             Action::Trust => {
                 self.publisher.fresh();
+                self.stabiliser.found();
                 let prefix = String::from_utf8_lossy(&self.prefix);
                 tracing::info!(%prefix, "etcd answers again");
             }
@@ -220,6 +221,9 @@ impl<C: Connect> Follower<C> {
             tracing::warn!(prefix, %error, "etcd cannot be watched yet; trying on");
         } else {
             tracing::debug!(prefix, %error, "still no watch");
+        }
+        if before.loaded {
+            self.stabiliser.lost(Instant::now());
         }
         self.publisher.trouble(SourceError::new(error));
     }
