@@ -76,6 +76,7 @@ async fn row_17_a_huge_prefix_is_one_set() {
         truth.txn_all(puts).await.unwrap();
         // A pair that always changes together: the first page has one, the last the other.
         let pair = ["0", "99999"];
+        truth.txn(pair.map(|id| Op::put(key("orders", id), value(1)))).await.unwrap();
         let write = truth.clone();
         let writer = tokio::spawn(async move {
             for port in 2..u16::MAX {
