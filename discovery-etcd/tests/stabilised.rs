@@ -10,10 +10,10 @@ use discovery_etcd::{EtcdConfig, EtcdRegistry};
 use discovery_test_support::{Etcd, Truth, eventually, on_each_version};
 use support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance, instance_key, key, value};
 
-/// With the defaults, but for the time that suspects are kept.
-fn registry(etcd: &Etcd) -> EtcdRegistry {
+/// Keeps suspects for so many seconds.
+fn registry(etcd: &Etcd, suspects: u64) -> EtcdRegistry {
     let config = EtcdConfig::new([etcd.url()]).ttl(Duration::from_secs(5));
-    EtcdRegistry::new(config.suspects_for(Duration::from_secs(4))).unwrap()
+    EtcdRegistry::new(config.suspects_for(Duration::from_secs(suspects))).unwrap()
 }
 
 fn suspects(view: &View) -> usize {
@@ -34,7 +34,7 @@ async fn row_4_a_pause_longer_than_the_leases_is_not_seen() {
     on_each_version(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
-        let registry = registry(&etcd);
+        let registry = registry(&etcd, 10);
         let services = ["a", "b", "c", "d", "e"];
         let registrations: Vec<_> = services
             .into_iter()
@@ -81,7 +81,7 @@ async fn row_25_how_the_last_ones_leave() {
     on_each_version(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
-        let view = View::new(registry(&etcd).watch_all());
+        let view = View::new(registry(&etcd, 4).watch_all());
         for port in 1..=4 {
             truth.put(key("a", &port.to_string()), value(port)).await.unwrap();
         }

@@ -77,7 +77,7 @@ impl Spans {
 }
 
 /// How long it is known who vanished: watches that were out of touch come back one by one.
-const REMEMBERED: Duration = Duration::from_secs(30);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(30);
 /// Longer than anything is out of touch.
 const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
 
@@ -159,8 +159,12 @@ impl Place {
         }
     }
 
-    /// Whether a key of a service with `instances` that vanished in that span was one of many. What
-    /// was missed after being out of touch may have been, as long as others still are.
+    /// Whether a watch of the registry is out of touch.
+    pub(super) fn any_is_lost(&self) -> bool {
+        self.crowd.lock().watched.values().any(|watched| watched.lost)
+    }
+
+    /// Whether a key of a service with `instances` that vanished in that span was one of many.
     pub(super) fn is_mass(
         &self,
         rules: &Stabilise,
@@ -169,9 +173,6 @@ impl Place {
         span: Span,
     ) -> bool {
         let state = self.crowd.lock();
-        if span.since < span.seen && state.watched.values().any(|watched| watched.lost) {
-            return true;
-        }
         let of_service =
             state.services.get(service).map_or(0, |spans| spans.near(span, rules.company));
         let of_all = state.all.near(span, rules.company);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Stabilise;
-use super::crowd::{Crowd, Place, Span};
+use super::crowd::{Crowd, Place, REMEMBERED, Span};
 use crate::{Instance, InstanceKey, InstanceStatus, Publisher, Replacement, ServiceName, Update};
 
 type Out = Publisher<InstanceKey, Instance>;
@@ -32,6 +32,8 @@ pub struct Stabiliser {
     place: Place,
     /// Since when the source has been out of touch, if it is.
     lost: Option<Instant>,
+    /// When it was in touch again, after the last time that it was not.
+    back: Option<Instant>,
     held: HashMap<InstanceKey, Held>,
     /// When something about a key may be due. Not taken back when the key is: see `held`.
     due: BTreeMap<Instant, Vec<InstanceKey>>,
@@ -47,6 +49,7 @@ impl Stabiliser {
             rules,
             place,
             lost: None,
+            back: None,
             held: HashMap::new(),
             due: BTreeMap::new(),
             sizes: HashMap::new(),
@@ -127,6 +130,9 @@ impl Stabiliser {
     ) -> bool {
         let missing = staged.missing();
         let span = Span { seen: now, since: self.lost.unwrap_or(now).min(now) };
+        if self.lost.is_some() {
+            self.back = Some(now);
+        }
         self.found();
         let held = std::mem::take(&mut self.held);
         for (key, instance) in missing {
@@ -164,7 +170,10 @@ impl Stabiliser {
                     let (rules, service) = (&self.rules, &key.service);
                     *judged.entry((service.clone(), span)).or_insert_with(|| {
                         let size = self.sizes.get(service).copied().unwrap_or_default();
-                        self.place.is_mass(rules, service, size, span)
+                        // Of an outage that is not over for all, it is not known how many went.
+                        let back = self.back.is_some_and(|back| span.seen <= back + REMEMBERED);
+                        (back && self.place.any_is_lost())
+                            || self.place.is_mass(rules, service, size, span)
                     })
                 }
                 Held::Suspect(_) => false,

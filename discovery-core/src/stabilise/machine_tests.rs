@@ -186,6 +186,29 @@ fn watches_that_come_back_one_by_one_see_that_many_went() {
         watch.until(ms + 500);
         assert_eq!(watch.seen(), (1, 1), "{ms}");
     }
+    // One that is back first and lists before anything is gone learns of it as it happens.
+    for watch in &mut watches {
+        let mut set = watch.out.replacement();
+        set.extend(
+            watch
+                .out
+                .snapshot()
+                .into_iter()
+                .map(|(key, _)| (key.clone(), instance(key.service.as_str(), 0))),
+        );
+        let now = watch.at(20_000);
+        watch.stabiliser.commit(set, None, &mut watch.out, now);
+        assert_eq!(watch.seen(), (1, 0));
+        watch.stabiliser.lost(now);
+    }
+    let first = &mut watches[0];
+    let mut set = first.out.replacement();
+    set.insert(instance("a", 0).key(), instance("a", 0));
+    let now = first.at(60_000);
+    first.stabiliser.commit(set, None, &mut first.out, now);
+    first.remove(60_010, "a", [0]);
+    first.until(60_600);
+    assert_eq!(first.seen(), (1, 1));
     // One that is alone out of touch, and misses one, misses just that.
     let mut alone = Source::new(Stabilise::new(), &Crowd::new(), &[("a", 10)]);
     let now = alone.at(0);

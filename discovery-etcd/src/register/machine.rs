@@ -477,8 +477,10 @@ impl Machine {
         {
             self.backoff.reset();
         }
-        self.take_asked(now);
-        let until = now + self.backoff.next(&mut self.rng);
+        // An attempt that hung has waited already.
+        let from = self.take_asked(now).map_or(now, |asked| asked.sent);
+        let wait = self.backoff.next(&mut self.rng);
+        let until = (from + wait).max(now + wait.min(SHORTEST_WAIT));
         let until = match (error.kind, &self.lease) {
             // What is registered must not be lost because something else is not allowed.
             (Kind::Denied, Some(lease)) if lease.expires().is_some_and(|at| now < at) => {
