@@ -2,6 +2,8 @@
 
 mod change;
 pub mod combine;
+#[cfg(feature = "disk")]
+pub mod disk;
 mod fixed;
 mod instance;
 mod memory;
@@ -21,8 +23,8 @@ pub use instance::{
 pub use memory::MemoryRegistry;
 pub use publish::{Changes, Publisher, Replacement, Subscriber, Update};
 pub use registration::{
-    Conflict, Desired, Registrar, Registration, RegistrationError, RegistrationState,
-    RegistrationStatus, Unconfirmed,
+    Conflict, Desired, RefusedUpdate, Registrar, Registration, RegistrationError,
+    RegistrationState, RegistrationStatus, Unconfirmed,
 };
 pub use source::{InstanceChanges, Source};
 pub use status::{SourceError, SourceGone, State, Status, StatusReader};

@@ -69,6 +69,27 @@ pub enum RegistrationState {
     Deregistered,
     /// Ended without knowing that the registry has dropped it.
     Abandoned(Unconfirmed),
+    /// The registry cannot hold such an instance, whatever happens to it: nothing was put there, and
+    /// the registration has ended.
+    Refused(SourceError),
+}
+
+/// An update that the registry cannot hold. What was registered before stays registered.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("version {version} cannot be registered: {cause}")]
+#[non_exhaustive]
+pub struct RefusedUpdate {
+    /// The version of the instance; see [`RegistrationStatus::applied`].
+    pub version: u64,
+    /// Why it cannot be held.
+    pub cause: SourceError,
+}
+
+impl RefusedUpdate {
+    /// See the fields.
+    pub fn new(version: u64, cause: SourceError) -> Self {
+        Self { version, cause }
+    }
 }
 
 /// Somebody else's live registration holds the id.
@@ -149,6 +170,9 @@ pub struct RegistrationStatus {
     /// [`Registered`](RegistrationState::Registered), an update may be waiting because of it, or the
     /// registry be out of reach.
     pub last_error: Option<SourceError>,
+    /// The last update that the registry cannot hold, if there was one. Unless a later one replaced it,
+    /// the registry has an earlier version than the one wanted, and that is how it stays.
+    pub refused: Option<RefusedUpdate>,
 }
 
 impl RegistrationStatus {
@@ -159,7 +183,13 @@ impl RegistrationStatus {
             applied: 0,
             expires: None,
             last_error: None,
+            refused: None,
         }
+    }
+
+    /// Whether this version is one that the registry cannot hold.
+    fn refuses(&self, version: u64) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.version >= version)
     }
 
     /// How long the registry keeps the instance without hearing from us again; zero if the time is
@@ -182,6 +212,10 @@ pub enum RegistrationError {
     /// Somebody else holds the id and we do not wait.
     #[error(transparent)]
     Conflict(Conflict),
+    /// The registry cannot hold such an instance. After an update, the instance as it was before stays
+    /// registered.
+    #[error("the registry cannot hold this instance: {0}")]
+    Refused(SourceError),
     /// It has been taken away, or its backend is gone.
     #[error("{0} is no longer being registered")]
     Ended(InstanceKey),
@@ -247,16 +281,23 @@ impl Registration {
         let ended = || RegistrationError::Ended(self.key.clone());
         let status = status
             .wait_for(|status| match &status.state {
-                RegistrationState::Registered => status.applied >= version,
+                RegistrationState::Registered if status.applied >= version => true,
+                _ if status.refuses(version) => true,
+                RegistrationState::Registered | RegistrationState::Registering(_) => false,
                 RegistrationState::Conflict(conflict) => !conflict.waiting,
-                RegistrationState::Registering(_) => false,
                 _ => true,
             })
             .await
             .map_err(|_| ended())?;
-        match &status.state {
-            RegistrationState::Registered => Ok(()),
-            RegistrationState::Conflict(conflict) => {
+        match (&status.state, &status.refused) {
+            (RegistrationState::Registered, _) if status.applied >= version => Ok(()),
+            (_, Some(refused)) if refused.version >= version => {
+                Err(RegistrationError::Refused(refused.cause.clone()))
+            }
+            (RegistrationState::Refused(cause), _) => {
+                Err(RegistrationError::Refused(cause.clone()))
+            }
+            (RegistrationState::Conflict(conflict), _) => {
                 Err(RegistrationError::Conflict(conflict.clone()))
             }
             _ => Err(ended()),
@@ -315,7 +356,9 @@ impl Registration {
         let waited = status.wait_for(|status| {
             matches!(
                 status.state,
-                RegistrationState::Deregistered | RegistrationState::Abandoned(_)
+                RegistrationState::Deregistered
+                    | RegistrationState::Abandoned(_)
+                    | RegistrationState::Refused(_)
             )
         });
         // The backend keeps the deadline itself; this one is for a backend that is gone or stuck.
@@ -323,7 +366,8 @@ impl Registration {
         let ended = tokio::time::timeout_at(grace, waited).await.map(drop).is_ok();
         match self.status().state {
             RegistrationState::Abandoned(unconfirmed) => return Err(unconfirmed),
-            RegistrationState::Deregistered => return Ok(()),
+            // What was refused never was there.
+            RegistrationState::Deregistered | RegistrationState::Refused(_) => return Ok(()),
             // The backend ended it, and took back what it had put before that.
             RegistrationState::Conflict(conflict) if ended && !conflict.waiting => return Ok(()),
             _ => {}

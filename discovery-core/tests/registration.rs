@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{
-    Address, Change, Desired, Instance, InstanceChanges, InstanceStatus, MemoryRegistry, Registrar,
-    Registration, RegistrationError, RegistrationState, RegistrationStatus, Source, SourceError,
-    Update, Weight,
+    Address, Change, Desired, Instance, InstanceChanges, InstanceStatus, MemoryRegistry,
+    RefusedUpdate, Registrar, Registration, RegistrationError, RegistrationState,
+    RegistrationStatus, Source, SourceError, Update, Weight,
 };
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
@@ -268,6 +268,43 @@ async fn registered_ends_when_it_never_will_be() {
     assert!(registration.registered().now_or_never().is_none());
     drop(backend);
     assert!(ended(&registration.registered().await.unwrap_err()), "the backend is gone");
+}
+
+#[tokio::test]
+async fn what_a_registry_cannot_hold_is_refused_for_good_and_leaves_at_once() {
+    let backend = Noting::new();
+    let registration = backend.register(seven());
+    backend.set(RegistrationState::Refused(SourceError::new("no such ids here")));
+    let error = registration.registered().await.unwrap_err();
+    assert!(matches!(error, RegistrationError::Refused(_)));
+    assert!(error.to_string().ends_with(": no such ids here"), "{error}");
+    registration.deregister().now_or_never().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_update_that_a_registry_cannot_hold_is_told_and_what_was_there_stays() {
+    let backend = Noting::new();
+    let registration = backend.register(seven());
+    let applied = |version| {
+        backend.status.send_modify(|status| {
+            status.state = RegistrationState::Registered;
+            status.applied = version;
+        });
+    };
+    applied(1);
+    registration.update(|instance| instance.weight = Weight::new(3)).unwrap();
+    assert!(registration.registered().now_or_never().is_none());
+    backend.status.send_modify(|status| {
+        status.refused = Some(RefusedUpdate::new(2, SourceError::new("no weights here")));
+    });
+    let error = registration.registered().await.unwrap_err();
+    assert!(matches!(error, RegistrationError::Refused(_)));
+    assert!(error.to_string().ends_with(": no weights here"), "{error}");
+    // The next one may be better.
+    registration.update(|instance| instance.weight = Weight::new(1)).unwrap();
+    assert!(registration.registered().now_or_never().is_none());
+    applied(3);
+    registration.registered().await.unwrap();
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@
 //! | [`Changes::stabilise`] | the input's plus suspects | as the input | as the input |
 //! | [`merge_changes`], [`merge`] | the union of the inputs' as last seen; of equal keys the first input's | once one is | while one is loading or stale |
 //! | [`failover_changes`], [`failover`] | that of the first input that has loaded | once one is | as the one in use |
+//!
+//! A source that remembers its sets on disk, for a start while the registry is away, is
+//! `disk::LastGood` (feature `disk`).
 
 mod failover;
 mod map;
@@ -51,7 +54,7 @@ const BATCHES: usize = 16;
 
 /// Gives what the input has to `each` until it is `Pending` (with the waker registered) or has
 /// ended: then `false`.
-fn take<K: KeyPart, E: Part + PartialEq>(
+pub(crate) fn take<K: KeyPart, E: Part + PartialEq>(
     input: &mut Changes<K, E>,
     cx: &mut Context<'_>,
     mut each: impl FnMut(Change<K, Arc<E>>),

@@ -102,9 +102,9 @@ name! {
 }
 
 name! {
-    /// The id of an instance, unique within its service: 1 to 253 bytes without `/`, white space or
-    /// control characters.
-    InstanceId, "instance id", segment
+    /// The id of an instance, unique within its service: 1 to 253 bytes without white space or control
+    /// characters. It may be a path or a URL; whether a registry can hold such an id is its own matter.
+    InstanceId, "instance id", visible
 }
 
 name! {
@@ -121,10 +121,10 @@ fn plain(text: &str) -> Result<(), &'static str> {
     }
 }
 
-fn segment(text: &str) -> Result<(), &'static str> {
+fn visible(text: &str) -> Result<(), &'static str> {
     length(text)?;
-    if text.chars().any(|c| c == '/' || c.is_control() || c.is_whitespace()) {
-        Err("'/', white space and control characters are not allowed")
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        Err("white space and control characters are not allowed")
     } else {
         Ok(())
     }
@@ -158,10 +158,12 @@ mod tests {
         }
         assert!(ServiceName::new("x".repeat(253)).is_ok());
         assert_eq!(
-            InstanceId::new("a/b").unwrap_err().to_string(),
-            r#"instance id "a/b": '/', white space and control characters are not allowed"#
+            InstanceId::new("a b").unwrap_err().to_string(),
+            r#"instance id "a b": white space and control characters are not allowed"#
         );
-        assert!(InstanceId::new("10.0.0.7:8080").is_ok());
+        for good in ["10.0.0.7:8080", "a/b", "http://10.0.0.7:8080"] {
+            assert_eq!(InstanceId::new(good).unwrap().as_str(), good);
+        }
         assert!(InstanceId::new("a\0b").unwrap_err().to_string().contains(r"a\0b"));
         assert!(Zone::new("eu-1a").is_ok());
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::reader::Changes;
 use super::shared::{End, Shared};
+#[cfg(feature = "disk")]
+use crate::Status;
 use crate::{SourceError, State, StatusReader};
 
 /// One key's part in a batch of changes.
@@ -113,6 +115,26 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         let mut replacement = self.replacement();
         replacement.extend(set);
         replacement.commit(revision);
+    }
+
+    /// [`replace`](Self::replace) with a status from elsewhere: that of the source which the set is
+    /// from, or of a set that is known to be old. Nobody sees the one without the other.
+    #[cfg(feature = "disk")]
+    pub(crate) fn replace_as<V: Into<Arc<E>>>(
+        &mut self,
+        set: impl IntoIterator<Item = (K, V)>,
+        status: &Status,
+    ) {
+        let mut replacement = self.replacement();
+        replacement.extend(set);
+        replacement.commit_and(|shared, endpoints| shared.restate(status, true, endpoints));
+    }
+
+    /// The status is now this one from elsewhere, but for what the set here decides.
+    #[cfg(feature = "disk")]
+    pub(crate) fn restate(&mut self, status: &Status) {
+        let core = self.shared.lock();
+        self.shared.restate(status, core.loaded, core.table.len());
     }
 
     /// Starts to say what the whole set is now, in parts; readers see nothing of it until
@@ -301,6 +323,11 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
     /// loaded and fresh. `false`: it was outdated (see [`Publisher::replacement`]), and nothing was
     /// changed.
     pub fn commit(self, revision: Option<u64>) -> bool {
+        self.commit_and(|shared, endpoints| shared.note(endpoints, revision, true))
+    }
+
+    /// `note` brings the status up to date; it is told how many endpoints there are now.
+    fn commit_and(self, note: impl FnOnce(&Shared<K, E>, usize)) -> bool {
         let Self { shared, generation, staged } = self;
         let mut core = shared.lock();
         if core.generation != generation || core.end != End::Open {
@@ -323,7 +350,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
             changed |= core.insert(key, value);
         }
         changed |= !std::mem::replace(&mut core.loaded, true);
-        shared.note(core.table.len(), revision, true);
+        note(&shared, core.table.len());
         let wakers = if changed { core.wakers() } else { Vec::new() };
         drop(core);
         wakers.into_iter().for_each(std::task::Waker::wake);

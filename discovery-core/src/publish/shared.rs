@@ -87,6 +87,12 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Shared<K, E> {
         });
     }
 
+    /// Takes over a status from elsewhere, but for what the set here decides.
+    #[cfg(feature = "disk")]
+    pub(super) fn restate(&self, like: &Status, loaded: bool, endpoints: usize) {
+        self.status.send_replace(Status { loaded, endpoints, ..like.clone() });
+    }
+
     /// Notes what the set is now and, if it is `whole`, that it is loaded and fresh: all at once, so
     /// that nobody reads a status of which half is old.
     pub(super) fn note(&self, endpoints: usize, revision: Option<u64>, whole: bool) {
