@@ -58,7 +58,7 @@ need_cargo() {
     command -v cargo >/dev/null || die 1 "cargo: not found; install Rust $(rust_version) or newer (rustup)"
 }
 
-# What setup found: PROTOC, ETCD_35, ETCD_34, ETCDCTL_35, as far as they are there.
+# What setup found: PROTOC, ETCD_35, ETCD_34, ETCDCTL_35, LIBFAKETIME, as far as they are there.
 load_env() {
     # shellcheck source=/dev/null
     source "$cache/env"

@@ -4,7 +4,9 @@
 //! - [`Etcd`] and [`Cluster`] run etcd and do to it what machines do: kill, stop, pause, wipe.
 //! - [`GrpcProxy`] runs etcd's own proxy in front of one of them.
 //! - [`Proxy`] stands between a client and etcd and cuts, resets, delays or swallows what passes.
+//! - [`Authority`] signs certificates, good and bad ones.
 //! - [`Truth`] reads and writes etcd over its JSON gateway, so that it can be the oracle.
+//! - [`FakeClock`] turns the wall clock of one process.
 //! - [`eventually`], [`eventually_eq`] and [`on_each_version`] say how a test waits and on what it runs.
 //!
 //! Everything here runs on the real clock: a test that pauses tokio's time must not use it. Everything
@@ -16,11 +18,14 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `DISCOVERY_TEST_ETCD_35`, `DISCOVERY_TEST_ETCD_34` | the binary of that version |
+//! | `DISCOVERY_TEST_LIBFAKETIME` | the library that turns the clock of a process |
 //! | `ETCD_BIN` | one binary; it is asked which version it is |
 //! | `DISCOVERY_TEST_SLACK` | every deadline is multiplied by this, default 1 |
 //! | `DISCOVERY_TEST_LONG` | anything but `0` or nothing: run the long forms, see [`long`] |
 //! | `DISCOVERY_TEST_KEEP` | anything: leave the data and the logs of etcd on disk |
 
+mod certificates;
+mod clock;
 mod cluster;
 mod data;
 mod etcd;
@@ -33,12 +38,14 @@ mod truth;
 mod version;
 mod wait;
 
+pub use certificates::{Authority, Certificate, Validity, replace_file};
+pub use clock::FakeClock;
 pub use cluster::Cluster;
 pub use etcd::{Builder, Etcd};
 pub use grpc_proxy::GrpcProxy;
 pub use port::Port;
 pub use process::Process;
 pub use proxy::{Direction, Proxy};
-pub use truth::{Auth, Kv, Lease, Op, Snapshot, Status, Truth, TruthError, prefix_end};
+pub use truth::{Auth, Kv, Lease, Op, Permission, Snapshot, Status, Truth, TruthError, prefix_end};
 pub use version::{Version, binary, versions};
-pub use wait::{Check, eventually, eventually_eq, long, on_each_version, slack};
+pub use wait::{Check, eventually, eventually_eq, long, on_all_versions, on_each_version, slack};

@@ -132,7 +132,8 @@ impl Process {
         text.lines().skip(skip).collect::<Vec<_>>().join("\n")
     }
 
-    pub(crate) fn log_text(&self) -> String {
+    /// All that it printed.
+    pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 

@@ -92,7 +92,7 @@ fn binaries() -> &'static BTreeMap<Version, PathBuf> {
             // Somebody who asks for a newer one wants to know whether it does as well.
             return BTreeMap::from([(Version::of(&release).unwrap_or(Version::V3_5), path)]);
         }
-        let mut found = read_setup(&cache().join("env"));
+        let mut found = parse_versions(read_setup(&cache().join("env")));
         if let Some(path) = on_path("etcd")
             && let Some(version) = ask(&path).and_then(|release| Version::of(&release))
         {
@@ -103,13 +103,13 @@ fn binaries() -> &'static BTreeMap<Version, PathBuf> {
 }
 
 /// Where `scripts/setup` keeps what it got.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     root.join(env::var_os("DISCOVERY_CACHE").unwrap_or_else(|| ".cache".into()))
 }
 
 /// The file that `variable` names. A name that leads nowhere is a mistake to hear about, not to skip.
-fn named(variable: &str) -> Option<PathBuf> {
+pub(crate) fn named(variable: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os(variable).filter(|value| !value.is_empty())?);
     let is_name = path.components().count() == 1;
     let found = path.to_str().filter(|_| is_name).and_then(on_path).unwrap_or_else(|| path.clone());
@@ -136,11 +136,11 @@ fn release(printed: &str) -> Option<&str> {
 }
 
 /// What `scripts/setup` wrote down: lines like `export ETCD_35=/path`.
-fn read_setup(file: &Path) -> BTreeMap<Version, PathBuf> {
+pub(crate) fn read_setup(file: &Path) -> BTreeMap<String, PathBuf> {
     fs::read_to_string(file).map(|text| parse_setup(&text)).unwrap_or_default()
 }
 
-fn parse_setup(text: &str) -> BTreeMap<Version, PathBuf> {
+fn parse_setup(text: &str) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     for line in text.lines() {
         let line = line.trim();
@@ -150,15 +150,21 @@ fn parse_setup(text: &str) -> BTreeMap<Version, PathBuf> {
         };
         // The shell's own quoting, of which a path to a binary shows no more than a backslash.
         let path = PathBuf::from(value.trim_matches(['"', '\'']).replace('\\', ""));
-        let version = Version::ALL.into_iter().find(|version| {
-            name.strip_suffix(version.digits()).is_some_and(|it| it.ends_with("ETCD_"))
-        });
         // The setup may have been removed with the rest of the cache since the file was written.
-        if let Some(version) = version.filter(|_| path.is_file()) {
-            found.insert(version, path);
+        if path.is_file() {
+            found.insert(name.to_owned(), path);
         }
     }
     found
+}
+
+fn parse_versions(setup: BTreeMap<String, PathBuf>) -> BTreeMap<Version, PathBuf> {
+    let version = |name: &str| {
+        Version::ALL.into_iter().find(|version| {
+            name.strip_suffix(version.digits()).is_some_and(|it| it.ends_with("ETCD_"))
+        })
+    };
+    setup.into_iter().filter_map(|(name, path)| Some((version(&name)?, path))).collect()
 }
 
 #[cfg(test)]
@@ -182,7 +188,7 @@ mod tests {
             "# comment\nexport ETCD_35=\"{0}\"\nDISCOVERY_TEST_ETCD_34='{0}'\nexport PATH=\"$PATH:/x\"\n",
             here.display()
         );
-        let found = parse_setup(&text);
+        let found = parse_versions(parse_setup(&text));
         assert_eq!(found.get(&Version::V3_5), Some(&here));
         assert_eq!(found.get(&Version::V3_4), Some(&here));
         assert!(parse_setup("export ETCD_35=/nowhere/etcd\n").is_empty());

@@ -144,18 +144,37 @@ async fn poll<C: Check>(
 /// When `test` does, with the version before its message; and if there is no etcd at all.
 pub async fn on_each_version(mut test: impl AsyncFnMut(Version)) {
     for version in versions() {
-        let mut run = pin!(test(version));
-        let outcome = std::future::poll_fn(|cx| {
-            match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
-                Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-                Ok(Poll::Pending) => Poll::Pending,
-                Err(payload) => Poll::Ready(Err(payload)),
-            }
+        on(version, test(version)).await;
+    }
+}
+
+/// Runs `test` on every version of etcd that there is, all at once: for tests that wait for most of their
+/// time.
+///
+/// # Panics
+///
+/// As [`on_each_version`]; the first of them ends all.
+pub async fn on_all_versions(test: impl AsyncFn(Version)) {
+    let mut runs: Vec<_> =
+        versions().into_iter().map(|version| Box::pin(on(version, test(version)))).collect();
+    std::future::poll_fn(|cx| {
+        runs.retain_mut(|run| run.as_mut().poll(cx).is_pending());
+        if runs.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+async fn on(version: Version, test: impl Future<Output = ()>) {
+    let mut run = pin!(test);
+    let outcome =
+        std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(payload) => Poll::Ready(Err(payload)),
         })
         .await;
-        if let Err(payload) = outcome {
-            panic!("on etcd {version}: {}", message(&*payload));
-        }
+    if let Err(payload) = outcome {
+        panic!("on etcd {version}: {}", message(&*payload));
     }
 }
 

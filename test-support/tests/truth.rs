@@ -269,3 +269,17 @@ async fn more_writes_than_ports_need_no_more_connections() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn outdated_json_web_tokens_are_replaced() {
+    on_each_version(async |version| {
+        let etcd = Etcd::builder(version).jwt(Duration::from_secs(3)).start().await;
+        let root = etcd.truth().auth().enable("root").await.unwrap();
+        root.put("key", "value").await.unwrap();
+        // Its token is outdated now, and this gets another.
+        root.auth().add_user("somebody", "secret").await.unwrap();
+        assert!(root.get("key").await.unwrap().is_some());
+        assert!(etcd.truth().get("key").await.is_err(), "nobody may read without a token");
+    })
+    .await;
+}

@@ -1,8 +1,11 @@
 //! What an etcd can be told before it starts, and how it gets ports that it keeps.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{Etcd, Place, StartError, Tls};
+use super::{Etcd, Jwt, Place, StartError, Tls};
 use crate::Version;
 
 /// Other programs may take a port between the look at it and etcd's bind.
@@ -16,11 +19,12 @@ pub struct Builder {
     pub(super) flags: Vec<String>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) tls: Option<Tls>,
+    pub(super) jwt: Option<Jwt>,
 }
 
 impl Builder {
     pub(super) const fn new(version: Version) -> Self {
-        Self { version, flags: Vec::new(), data_dir: None, tls: None }
+        Self { version, flags: Vec::new(), data_dir: None, tls: None, jwt: None }
     }
 
     /// Any flag of etcd's: `flag("auth-token-ttl", 3)`.
@@ -54,6 +58,13 @@ impl Builder {
             key: key.to_path_buf(),
             client_ca: client_ca.map(Path::to_path_buf),
         });
+        self
+    }
+
+    /// Gives out JSON web tokens, signed with a key of its own by ES256, that are good for so long, in
+    /// whole seconds. etcd takes a token for outdated after every change of users and roles.
+    pub fn jwt(mut self, ttl: Duration) -> Self {
+        self.jwt = Some(Jwt::new(ttl));
         self
     }
 

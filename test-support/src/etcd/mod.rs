@@ -4,6 +4,7 @@
 //! what is tested sees the same etcd come back.
 
 mod builder;
+mod jwt;
 
 use std::{
     env, fmt, fs,
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub use self::builder::Builder;
+use self::jwt::Jwt;
 use crate::{Port, Process, Truth, Version, binary, data::DataDir, wait::slack};
 
 /// How long etcd may take to serve: it starts in 1 s, but not when the processors are taken.
@@ -134,6 +136,11 @@ impl Etcd {
     /// Its release.
     pub const fn version(&self) -> Version {
         self.config.version
+    }
+
+    /// etcd's own command line client, if it lies beside the binary.
+    pub fn etcdctl(&self) -> Option<PathBuf> {
+        Some(binary(self.version()).with_file_name("etcdctl")).filter(|path| path.is_file())
     }
 
     /// The way past everything that is tested.
@@ -300,6 +307,9 @@ impl Etcd {
                 flags.push(format!("--trusted-ca-file={}", ca.display()));
                 flags.push("--client-cert-auth".into());
             }
+        }
+        if let Some(jwt) = &self.config.jwt {
+            flags.push(jwt.flag(self.dir.path()));
         }
         flags.push(format!("--listen-client-urls={listen}"));
         flags.extend(self.config.flags.iter().cloned());

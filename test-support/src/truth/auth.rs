@@ -6,6 +6,17 @@ use serde_json::json;
 
 use super::{Result, Truth, TruthError, wire};
 
+/// What a role may do with keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Read and watch them.
+    Read,
+    /// Write and delete them.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
 /// The users and roles of an etcd, from [`Truth::auth`].
 #[derive(Debug)]
 pub struct Auth<'a>(&'a Truth);
@@ -21,8 +32,13 @@ impl<'a> Auth<'a> {
         self.add_user("root", root_password).await?;
         self.add_role("root").await?;
         self.grant_role("root", "root").await?;
-        self.post("enable", json!({})).await?;
+        self.switch_on().await?;
         Ok(self.0.login("root", root_password))
+    }
+
+    /// Asks every client for a login from now on. There must be a user `root` with the role `root`.
+    pub async fn switch_on(&self) -> Result<()> {
+        self.post("enable", json!({})).await
     }
 
     /// Asks nobody for a login any more. Only `root` may.
@@ -57,9 +73,23 @@ impl<'a> Auth<'a> {
 
     /// Lets a role read and write all keys that start with `prefix`.
     pub async fn allow(&self, role: &str, prefix: impl AsRef<[u8]>) -> Result<()> {
-        let mut permission = wire::range(prefix.as_ref());
-        permission["permType"] = json!("READWRITE");
-        self.post("role/grant", json!({ "name": role, "perm": permission })).await
+        self.permit(role, Permission::ReadWrite, prefix).await
+    }
+
+    /// Lets a role do this with all keys that start with `prefix`.
+    pub async fn permit(
+        &self,
+        role: &str,
+        permission: Permission,
+        prefix: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let mut range = wire::range(prefix.as_ref());
+        range["permType"] = json!(match permission {
+            Permission::Read => "READ",
+            Permission::Write => "WRITE",
+            Permission::ReadWrite => "READWRITE",
+        });
+        self.post("role/grant", json!({ "name": role, "perm": range })).await
     }
 
     /// Takes back what [`Auth::allow`] gave.

@@ -14,12 +14,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use self::{auth::Session, http::Http};
 pub use self::{
-    auth::Auth,
+    auth::{Auth, Permission},
     error::TruthError,
     wire::{Kv, Lease, Op, Snapshot, Status, prefix_end},
 };
-use self::{auth::Session, http::Http};
 use crate::wait::slack;
 
 /// A call that is refused for want of a leader is answered after 7 s.
