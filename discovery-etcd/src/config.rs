@@ -4,7 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use discovery_core::Invalid;
 use serde::{Deserialize, Serialize};
+
+use crate::format::FormatName;
 
 /// A configuration that cannot work. The message is one line and names the setting and the value.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +19,7 @@ pub enum ConfigError {
     /// A setting has a value it does not take.
     #[error("{setting} {value:?}: {reason}")]
     Invalid {
-        /// The setting, in a word: `etcd endpoint`, `prefix`, `ttl`, `user`.
+        /// The setting, in a word: `etcd endpoint`, `format`, `prefix`, `ttl`, `user`.
         setting: &'static str,
         /// The value.
         value: String,
@@ -49,9 +52,12 @@ impl ConfigError {
 ///
 /// ```toml
 /// endpoints = ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]
+/// format = "native"
 /// prefix = "/services"
 /// ttl-seconds = 15
 /// suspect-seconds = 10
+/// audit-seconds = 300
+/// follow-members = false
 /// credentials = { user = "orders", password = "…" } # never written back
 /// ca-file = "/etc/etcd/ca.pem" # this and the next two with the feature `tls`
 /// cert-file = "/etc/etcd/client.pem"
@@ -61,12 +67,18 @@ impl ConfigError {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EtcdConfig {
     pub(crate) endpoints: Vec<String>,
+    #[serde(default = "default_format")]
+    pub(crate) format: String,
     #[serde(default = "default_prefix")]
     pub(crate) prefix: String,
     #[serde(default = "default_ttl")]
     pub(crate) ttl_seconds: u64,
     #[serde(default = "default_suspect")]
     pub(crate) suspect_seconds: u64,
+    #[serde(default = "default_audit")]
+    pub(crate) audit_seconds: u64,
+    #[serde(default)]
+    pub(crate) follow_members: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) credentials: Option<Credentials>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +87,10 @@ pub struct EtcdConfig {
     pub(crate) cert_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key_file: Option<PathBuf>,
+}
+
+fn default_format() -> String {
+    FormatName::default().into()
 }
 
 fn default_prefix() -> String {
@@ -89,6 +105,10 @@ fn default_suspect() -> u64 {
     10
 }
 
+fn default_audit() -> u64 {
+    300
+}
+
 impl EtcdConfig {
     /// etcd at these client URLs (`http://host:port`, or `https://…` with the feature `tls`; without
     /// a scheme `http`, or `https` when a CA file is set). They are used one at a time; another one
@@ -96,9 +116,12 @@ impl EtcdConfig {
     pub fn new<S: Into<String>>(endpoints: impl IntoIterator<Item = S>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
+            format: default_format(),
             prefix: default_prefix(),
             ttl_seconds: default_ttl(),
             suspect_seconds: default_suspect(),
+            audit_seconds: default_audit(),
+            follow_members: false,
             credentials: None,
             ca_file: None,
             cert_file: None,
@@ -106,7 +129,16 @@ impl EtcdConfig {
         }
     }
 
-    /// Under which prefix the keys are: `PREFIX/SERVICE/ID`. Default `/services`.
+    /// How instances stand in etcd: `native` (the default) or `heartbeat`; see
+    /// [`FormatName`](crate::format::FormatName). For one of your own there is
+    /// [`EtcdRegistry::with_format`](crate::EtcdRegistry::with_format).
+    #[must_use]
+    pub fn format(mut self, name: impl Into<String>) -> Self {
+        self.format = name.into();
+        self
+    }
+
+    /// Under which prefix the keys of the native format are: `PREFIX/SERVICE/ID`. Default `/services`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
@@ -116,7 +148,7 @@ impl EtcdConfig {
     /// The user to authenticate as.
     #[must_use]
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.credentials = Some(Credentials { user: user.into(), password: password.into() });
+        self.credentials = Some(Credentials::new(user.into(), password.into()));
         self
     }
 
@@ -157,6 +189,29 @@ impl EtcdConfig {
         self
     }
 
+    /// How often what a watch knows is held against the keys and revisions that etcd has, in whole
+    /// seconds (rounded up), more or less a fifth. It is the last line of defence against events that
+    /// were lost on the way, by whatever error of a server's. Default 5 min; zero turns it off.
+    #[must_use]
+    pub fn audit_every(mut self, time: Duration) -> Self {
+        self.audit_seconds = whole_seconds(time);
+        self
+    }
+
+    /// Ask the cluster for its members, when connected and every minute after: new members are used,
+    /// and endpoints that are none any more only when no member answers. Off by default, since what
+    /// members call themselves need not be an address that can be reached from here.
+    #[must_use]
+    pub fn follow_members(mut self, follow: bool) -> Self {
+        self.follow_members = follow;
+        self
+    }
+
+    /// See [`audit_every`](Self::audit_every).
+    pub(crate) fn audit(&self) -> Option<Duration> {
+        (self.audit_seconds > 0).then(|| Duration::from_secs(self.audit_seconds))
+    }
+
     /// Checks all that can be checked without talking to etcd, and puts it into canonical form.
     pub(crate) fn checked(mut self) -> Result<Self, ConfigError> {
         if self.endpoints.is_empty() {
@@ -166,6 +221,7 @@ impl EtcdConfig {
         for endpoint in &mut self.endpoints {
             *endpoint = check_endpoint(endpoint, secure)?;
         }
+        self.format_name()?;
         self.prefix = check_prefix(&self.prefix)?;
         if !(1..=LONGEST_TTL).contains(&self.ttl_seconds) {
             let reason = format!("must be 1 to {LONGEST_TTL} s");
@@ -195,6 +251,12 @@ impl EtcdConfig {
             }
         }
         Ok(self)
+    }
+
+    /// The format that is named.
+    pub(crate) fn format_name(&self) -> Result<FormatName, ConfigError> {
+        let invalid = |error: Invalid| ConfigError::invalid("format", &self.format, error.reason());
+        self.format.parse().map_err(invalid)
     }
 
     /// The TLS settings for an endpoint, with the files as they are now; `None` for plain text.
@@ -240,7 +302,7 @@ fn check_endpoint(text: &str, secure: bool) -> Result<String, ConfigError> {
     };
     // etcd's client URLs are addresses like those of instances.
     let address: discovery_core::Address = full.parse().map_err(|error| {
-        let error: discovery_core::Invalid = error;
+        let error: Invalid = error;
         ConfigError::invalid("etcd endpoint", text, error.reason())
     })?;
     match address.scheme() {
@@ -276,7 +338,7 @@ fn check_prefix(text: &str) -> Result<String, ConfigError> {
 }
 
 /// A user's name and password. The password is never shown.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Credentials {
     user: String,
@@ -286,6 +348,10 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
+    pub(crate) fn new(user: String, password: String) -> Self {
+        Self { user, password }
+    }
+
     pub(crate) fn parts(&self) -> (&str, &str) {
         (&self.user, &self.password)
     }
@@ -336,6 +402,19 @@ mod tests {
             assert!(refused(EtcdConfig::new(["a:1"]).ttl(bad)).starts_with("ttl"), "{bad:?}");
         }
         assert_eq!(EtcdConfig::new(["a:1"]).ttl(Duration::from_millis(1500)).ttl_seconds, 2);
+    }
+
+    #[test]
+    fn formats_are_checked() {
+        let config = EtcdConfig::new(["a:1"]);
+        assert_eq!(config.clone().checked().unwrap().format_name().unwrap(), FormatName::Native);
+        let heartbeat = config.clone().format(FormatName::Heartbeat).checked().unwrap();
+        assert_eq!(heartbeat.format_name().unwrap(), FormatName::Heartbeat);
+        let error = refused(config.format("yaml"));
+        assert_eq!(error, r#"format "yaml": not known (known: native, heartbeat)"#);
+        let config = r#"{"endpoints":["a:1"],"format":"heartbeat"}"#;
+        let config: EtcdConfig = serde_json::from_str(config).unwrap();
+        assert_eq!(config.format, "heartbeat");
     }
 
     #[test]

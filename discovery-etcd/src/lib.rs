@@ -4,7 +4,8 @@ mod backoff;
 mod config;
 #[cfg(test)]
 mod fake;
-mod native;
+pub mod format;
+mod link;
 mod register;
 mod registry;
 mod rotation;
@@ -15,5 +16,5 @@ mod watch;
 mod wire;
 
 pub use config::{ConfigError, EtcdConfig};
-pub use register::{OnConflict, RegisterOptions};
-pub use registry::EtcdRegistry;
+pub use register::{OnConflict, RegisterOptions, Watchdog};
+pub use registry::{Builder, EtcdRegistry};

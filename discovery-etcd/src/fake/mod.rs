@@ -7,7 +7,7 @@ mod store;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub(crate) use net::{Fake, Faults, LATEST};
+pub(crate) use net::{Fake, FakeWire, Faults, LATEST};
 pub(crate) use store::{Moment, Store};
 
 /// Runs a course once for each seed, each on a clock of its own. A failure names the seed; with that

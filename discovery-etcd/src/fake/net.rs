@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::store::{Sent, Store};
 use crate::wire::{
-    Connect, Found, GuardedPut, Keys, Kind, List, Page, PutReply, Result, WatchMessage,
-    WatchStream, Wire, WireError,
+    Connect, Found, GuardedPut, Heard, Keys, Kind, List, Page, PutReply, Result, WatchStream, Wire,
+    WireError,
 };
 
 /// How often requests go wrong, of all; each in a way of its own.
@@ -41,7 +41,6 @@ enum Life {
 
 struct Connection {
     life: watch::Sender<Life>,
-    lists: usize,
 }
 
 struct Inner {
@@ -49,8 +48,10 @@ struct Inner {
     faults: Faults,
     connections: BTreeMap<usize, Connection>,
     made: usize,
-    /// The most whole lists that any one connection was asked for.
-    most_lists: usize,
+    /// How many streams of watches there ever were.
+    streams: usize,
+    /// How many whole lists were asked for.
+    lists: usize,
     rng: StdRng,
 }
 
@@ -79,7 +80,8 @@ impl Fake {
             faults: Faults::default(),
             connections: BTreeMap::new(),
             made: 0,
-            most_lists: 0,
+            streams: 0,
+            lists: 0,
             rng,
         })));
         let etcd = Arc::downgrade(&fake.0);
@@ -105,10 +107,15 @@ impl Fake {
         self.lock().faults = faults;
     }
 
-    /// How many connections were made, and the most whole lists that any one was asked for.
+    /// How many connections were made, and how many whole lists were asked for.
     pub(crate) fn load(&self) -> (usize, usize) {
         let inner = self.lock();
-        (inner.made, inner.most_lists)
+        (inner.made, inner.lists)
+    }
+
+    /// How many streams of watches were made.
+    pub(crate) fn streams(&self) -> usize {
+        self.lock().streams
     }
 
     /// How many connections there are.
@@ -142,6 +149,20 @@ impl Fake {
                     stalled
                 });
             });
+        }
+    }
+
+    /// Stalls all connections, until they [go on](Self::resume).
+    pub(crate) fn hang(&self) {
+        for connection in self.lock().connections.values() {
+            connection.life.send_replace(Life::Stalled);
+        }
+    }
+
+    /// Those that are stalled go on.
+    pub(crate) fn resume(&self) {
+        for connection in self.lock().connections.values() {
+            connection.life.send_replace(Life::Well);
         }
     }
 
@@ -238,25 +259,24 @@ async fn well(life: &watch::Receiver<Life>) {
 impl Connect for Fake {
     type Wire = FakeWire;
 
-    async fn connect(&self, endpoint: usize) -> Result<FakeWire> {
-        assert!(endpoint < 3);
+    async fn connect(&self, endpoint: &str) -> Result<FakeWire> {
+        assert!(["a", "b", "c"].contains(&endpoint));
         let (_alive, life) = watch::channel(Life::Well);
-        let (id, life) = self
+        let life = self
             .ask(&life, false, |inner| {
                 inner.made += 1;
                 let (life, living) = watch::channel(Life::Well);
-                inner.connections.insert(inner.made, Connection { life, lists: 0 });
-                Ok((inner.made, living))
+                inner.connections.insert(inner.made, Connection { life });
+                Ok(living)
             })
             .await?;
-        Ok(FakeWire { etcd: self.clone(), id, life })
+        Ok(FakeWire { etcd: self.clone(), life })
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct FakeWire {
     etcd: Fake,
-    id: usize,
     life: watch::Receiver<Life>,
 }
 
@@ -271,36 +291,42 @@ impl FakeWire {
 }
 
 impl Wire for FakeWire {
-    type Watch = FakeWatch;
+    type Stream = FakeStream;
 
-    async fn watch(&self, keys: Keys) -> Result<FakeWatch> {
+    fn endpoint(&self) -> Arc<str> {
+        "fake".into()
+    }
+
+    fn stream(&self) -> FakeStream {
         let (to, from) = mpsc::unbounded_channel();
-        let denied = {
-            let mut inner = self.etcd.lock();
-            let denied = inner.faults.denied;
-            inner.rng.random_bool(denied)
-        };
-        self.ask(false, move |store| {
-            store.watch(keys, to, denied);
-            Ok(())
-        })
-        .await?;
-        Ok(FakeWatch { from, next: None, probed: None, life: self.life.clone() })
+        self.etcd.lock().streams += 1;
+        let (etcd, life) = (self.etcd.clone(), self.life.clone());
+        FakeStream {
+            wire: FakeWire { etcd, life },
+            to,
+            from,
+            creating: false,
+            next: None,
+            probed: None,
+        }
+    }
+
+    async fn refresh(&self) -> Result<()> {
+        self.ask(false, |_| Ok(())).await
+    }
+
+    async fn members(&self) -> Result<Vec<String>> {
+        self.ask(false, |_| Ok(["b", "c"].map(str::to_owned).to_vec())).await
     }
 
     async fn list(&self, list: List) -> Result<Page> {
-        if list.at.is_none() {
-            let mut inner = self.etcd.lock();
-            let lists = inner.connections.get_mut(&self.id).map_or(0, |connection| {
-                connection.lists += 1;
-                connection.lists
-            });
-            inner.most_lists = inner.most_lists.max(lists);
+        if list.at.is_none() && !list.keys_only {
+            self.etcd.lock().lists += 1;
         }
         self.ask(false, move |store| store.list(&list)).await
     }
 
-    async fn count(&self, _: &[u8]) -> Result<i64> {
+    async fn count(&self, _: &Keys) -> Result<i64> {
         self.ask(false, move |store| Ok(store.get(b"").revision)).await
     }
 
@@ -330,45 +356,82 @@ impl Wire for FakeWire {
     }
 }
 
-pub(crate) struct FakeWatch {
+/// The stream of all watches of a connection.
+pub(crate) struct FakeStream {
+    wire: FakeWire,
+    to: mpsc::UnboundedSender<Sent>,
     from: UnboundedReceiver<Sent>,
+    /// A watch was asked for and is not answered yet.
+    creating: bool,
     /// On its way.
     next: Option<Sent>,
     probed: Option<Instant>,
-    life: watch::Receiver<Life>,
 }
 
-impl WatchStream for FakeWatch {
-    async fn next(&mut self) -> Result<WatchMessage> {
+impl WatchStream for FakeStream {
+    fn create(&mut self, id: i64, keys: Keys) {
+        assert!(!self.creating, "two at a time: which one is refused?");
+        self.creating = true;
+        let denied = {
+            let mut inner = self.wire.etcd.lock();
+            let denied = inner.faults.denied;
+            inner.rng.random_bool(denied)
+        };
+        let (wire, to) = (self.wire.clone(), self.to.clone());
+        tokio::spawn(async move {
+            let stream = to.clone();
+            let asked = wire.ask(false, move |store| {
+                store.watch(id, keys, to, denied);
+                Ok(())
+            });
+            tokio::select! {
+                _ = asked => {}
+                // Nobody waits for the answer any more.
+                () = stream.closed() => {}
+            }
+        });
+    }
+
+    fn cancel(&mut self, id: i64) {
+        let etcd = &self.wire.etcd;
+        etcd.with(|store| store.cancel(id, &self.to));
+    }
+
+    fn probe(&mut self) {
+        if self.wire.etcd.with(|store| store.answers_probes) {
+            self.probed = Some(Instant::now() + Duration::from_millis(1));
+        }
+    }
+
+    async fn next(&mut self) -> Result<Heard> {
+        let life = &self.wire.life;
         let arrived = async {
             if self.next.is_none() {
                 self.next = self.from.recv().await;
             }
             let at = self.next.as_ref().map_or_else(Instant::now, |(at, _)| *at);
             sleep_until(at).await;
-            well(&self.life).await;
+            well(life).await;
         };
         let probed = self.probed;
-        let life = self.life.clone();
         let answered = async move {
             let Some(at) = probed else { return pending().await };
             sleep_until(at).await;
-            well(&life).await;
+            well(life).await;
         };
-        let life = self.life.clone();
         tokio::select! {
             biased;
-            () = dead(&life) => return Err(failed(Kind::Unreachable)),
+            () = dead(life) => return Err(failed(Kind::Unreachable)),
             () = arrived => {}
             () = answered => {
                 self.probed = None;
-                return Ok(WatchMessage::Progress);
+                return Ok(Heard::Progress);
             }
         }
-        self.next.take().map(|(_, message)| message).ok_or_else(|| failed(Kind::Unreachable))
-    }
-
-    fn probe(&mut self) {
-        self.probed = Some(Instant::now() + Duration::from_millis(1));
+        let heard = self.next.take().map(|(_, message)| message);
+        if let Some(Heard::Created { .. } | Heard::Refused(_)) = heard {
+            self.creating = false;
+        }
+        heard.ok_or_else(|| failed(Kind::Unreachable))
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use crate::wire::{
-    Event, Found, Guard, GuardedPut, KeyValue, Keys, Kind, List, Page, PutReply, Result,
-    WatchMessage, WireError,
+    Event, Found, Guard, GuardedPut, Heard, KeyValue, Keys, Kind, List, Page, PutReply, Result,
+    WireError,
 };
 
 /// etcd's least time to live.
@@ -30,9 +30,10 @@ pub(crate) struct Moment {
 }
 
 /// A message and when it arrives.
-pub(super) type Sent = (Instant, WatchMessage);
+pub(super) type Sent = (Instant, Heard);
 
 struct Watcher {
+    id: i64,
     keys: Keys,
     to: UnboundedSender<Sent>,
     last: Instant,
@@ -55,6 +56,10 @@ pub(crate) struct Store {
     /// How late the messages of a watch may be.
     pub(crate) lag: Duration,
     pub(crate) page: usize,
+    /// What starts with this may not be watched.
+    pub(crate) forbidden: Option<Vec<u8>>,
+    /// etcd's gRPC proxy answers no probes.
+    pub(crate) answers_probes: bool,
     rng: StdRng,
     /// All that ever was, across wipes.
     pub(crate) log: Vec<Moment>,
@@ -76,6 +81,8 @@ impl Store {
             watchers: Vec::new(),
             lag: Duration::ZERO,
             page: 3,
+            forbidden: None,
+            answers_probes: true,
             rng,
             log,
         }
@@ -138,36 +145,49 @@ impl Store {
                 return !watcher.to.is_closed();
             }
             watcher.last = watcher.last.max(Instant::now() + lag.mul_f64(rng.random()));
-            watcher.to.send((watcher.last, WatchMessage::Events(events))).is_ok()
+            watcher.to.send((watcher.last, Heard::Events { id: watcher.id, events })).is_ok()
         });
     }
 
-    pub(super) fn watch(&mut self, keys: Keys, to: UnboundedSender<Sent>, denied: bool) {
+    pub(super) fn watch(&mut self, id: i64, keys: Keys, to: UnboundedSender<Sent>, denied: bool) {
         let last = Instant::now();
-        let created = if denied {
+        let forbidden = self.forbidden.as_ref().is_some_and(|it| keys.bytes().starts_with(it));
+        if denied || forbidden {
             // What etcd says is created *and* canceled.
-            WatchMessage::Canceled(refused(Kind::Denied, "permission denied"))
-        } else {
-            WatchMessage::Created { revision: self.revision }
-        };
-        let _ = to.send((last, created));
-        self.watchers.push(Watcher { keys, to, last, silent: denied });
+            let _ = to.send((last, Heard::Refused(refused(Kind::Denied, "permission denied"))));
+            return;
+        }
+        let _ = to.send((last, Heard::Created { id, revision: self.revision }));
+        self.watchers.push(Watcher { id, keys, to, last, silent: false });
     }
 
-    /// Ends a watch by chance: by a message, or just so.
+    pub(super) fn cancel(&mut self, id: i64, to: &UnboundedSender<Sent>) {
+        self.watchers.retain(|watcher| watcher.id != id || !watcher.to.same_channel(to));
+    }
+
+    /// How many watches there are.
+    pub(crate) fn watched(&self) -> usize {
+        self.watchers.iter().filter(|watcher| !watcher.to.is_closed()).count()
+    }
+
+    /// Ends a watch by chance.
     pub(crate) fn end_a_watch(&mut self) {
         if self.watchers.is_empty() {
             return;
         }
         let which = self.rng.random_range(0..self.watchers.len());
-        if self.rng.random() {
-            let watcher = &mut self.watchers[which];
-            watcher.silent = true;
-            let canceled = WatchMessage::Canceled(refused(Kind::Unreachable, "no leader"));
-            let _ = watcher.to.send((watcher.last.max(Instant::now()), canceled));
-        } else {
-            self.watchers.swap_remove(which);
-        }
+        let watcher = &mut self.watchers[which];
+        watcher.silent = true;
+        let error = refused(Kind::Unreachable, "no leader");
+        let canceled = Heard::Canceled { id: watcher.id, error };
+        let _ = watcher.to.send((watcher.last.max(Instant::now()), canceled));
+    }
+
+    /// An event is lost on the way to all who watch: an error of the server's.
+    pub(crate) fn write_unseen(&mut self, changes: Vec<Written>) {
+        let watchers = std::mem::take(&mut self.watchers);
+        self.write(changes);
+        self.watchers = watchers;
     }
 
     pub(crate) fn compact(&mut self) {
@@ -216,7 +236,10 @@ impl Store {
         let mut rest = table.into_iter().flatten().filter(|(key, _)| {
             key.starts_with(&list.prefix) && list.after.as_ref().is_none_or(|after| *key > after)
         });
-        let entries = rest.by_ref().take(self.page).map(|(_, entry)| entry.clone()).collect();
+        let part = rest.by_ref().take(self.page).map(|(_, entry)| entry.clone());
+        let without = |entry| KeyValue { value: Vec::new(), ..entry };
+        let entries =
+            if list.keys_only { part.map(without).collect() } else { part.collect::<Vec<_>>() };
         Ok(Page { entries, more: rest.next().is_some(), revision: self.revision })
     }
 
@@ -234,10 +257,11 @@ impl Store {
         if !holds {
             return Ok(PutReply::Refused(self.get(&put.key)));
         }
-        if !self.leases.contains_key(&put.lease) {
+        if put.value.is_some() && !self.leases.contains_key(&put.lease) {
             return Err(refused(Kind::LeaseNotFound, "requested lease not found"));
         }
-        self.write(vec![(put.key, Some((put.value, put.lease)))]);
+        let new = put.value.map(|value| (value, put.lease));
+        self.write(vec![(put.key, new)]);
         Ok(PutReply::Done { revision: self.revision })
     }
 

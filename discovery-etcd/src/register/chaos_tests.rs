@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{
-    Desired, Instance, Registration, RegistrationState, RegistrationStatus, Weight,
+    Desired, Instance, Registration, RegistrationState, RegistrationStatus, ServiceName, Weight,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{OnConflict, Plan, keep};
-use crate::fake::{Fake, Faults, LATEST, Store, for_each_seed};
-use crate::native::Native;
+use super::{Keeper, Machine, OnConflict, Plan, Shared, SharedLease, Tenancy, Told};
+use crate::fake::{Fake, FakeWire, Faults, LATEST, Store, for_each_seed};
+use crate::format::{Decoded, Encoded, Entry, Format, Native, Record, Undecodable, Unencodable};
+use crate::link::Link;
 use crate::rotation::Rotation;
 use crate::wire::KeyValue;
 
@@ -27,6 +28,7 @@ struct Node {
     etcd: Fake,
     registration: Registration,
     task: JoinHandle<()>,
+    shares: bool,
 }
 
 /// Registers instance 1 of service `a` at this port.
@@ -35,6 +37,20 @@ fn register(etcd: &Fake, port: u16, rng: &mut StdRng) -> Node {
 }
 
 fn register_with(etcd: &Fake, port: u16, rng: &mut StdRng, change: fn(&mut Plan)) -> Node {
+    let rotation = Rotation::new(&["a", "b", "c"].map(str::to_owned), 0);
+    let (link, work) = Link::new(etcd.clone(), rotation, false, StdRng::from_rng(rng));
+    tokio::spawn(work);
+    register_over(etcd, &link, None, port, rng, change)
+}
+
+fn register_over(
+    etcd: &Fake,
+    link: &Link<FakeWire>,
+    home: Option<Tenancy>,
+    port: u16,
+    rng: &mut StdRng,
+    change: fn(&mut Plan),
+) -> Node {
     let instance = Arc::new(Instance::parse("a", "1", &format!("10.0.0.1:{port}")).unwrap());
     let mut plan = Plan {
         key: instance.key(),
@@ -42,15 +58,19 @@ fn register_with(etcd: &Fake, port: u16, rng: &mut StdRng, change: fn(&mut Plan)
         ttl: TTL,
         on_conflict: OnConflict::Wait,
         replace_same_address: false,
-        rotation: Rotation::new(&["a", "b", "c"].map(str::to_owned), 0),
-        address_of: Native::address_of,
+        share_lease: home.is_some(),
+        verify_every: Duration::from_secs(10),
+        format: Arc::new(Native::new("/services")),
     };
     change(&mut plan);
     let first = Desired::Present { instance: instance.clone(), version: 1 };
     let (desired, wishes) = watch::channel(first);
     let (status, statuses) = watch::channel(RegistrationStatus::new());
-    let rng = StdRng::from_rng(rng);
-    let task = tokio::spawn(keep(Arc::new(etcd.clone()), plan, rng, wishes, status));
+    let wanted = plan.wanted(&instance, 1, 1).unwrap();
+    let machine = Machine::new(plan, wanted, StdRng::from_rng(rng), Instant::now());
+    let shares = home.is_some();
+    let told = Told { desired: wishes, home, healthy: None, watched: None };
+    let task = tokio::spawn(Keeper::new(link.join(), machine, told, status).keep());
     let registration = Registration::new(instance, statuses, move |wish| {
         desired.send_if_modified(|desired| {
             let keeps = matches!(desired, Desired::Absent { .. });
@@ -60,14 +80,15 @@ fn register_with(etcd: &Fake, port: u16, rng: &mut StdRng, change: fn(&mut Plan)
             !keeps
         });
     });
-    Node { etcd: etcd.clone(), registration, task }
+    Node { etcd: etcd.clone(), registration, task, shares }
 }
 
 impl Node {
     /// The store has what is wanted, and the status says so.
     fn is_right(&self) -> bool {
         assert!(!self.task.is_finished());
-        let wanted = Native::value(&self.registration.instance()).unwrap();
+        let encoded = Native::new("/services").encode(&self.registration.instance());
+        let wanted = encoded.unwrap().value.unwrap();
         let status = self.registration.status();
         matches!(status.state, RegistrationState::Registered)
             && self.etcd.with(|store| {
@@ -87,15 +108,37 @@ impl Node {
         }
     }
 
+    fn is_there(&self, key: &[u8]) -> bool {
+        let registered = matches!(self.registration.status().state, RegistrationState::Registered);
+        let there = self.etcd.with(|store| store.key(key).map(|entry| entry.lease));
+        registered
+            && there.is_some_and(|lease| self.etcd.with(|store| store.leases().contains(&lease)))
+    }
+
+    async fn until_there(&self, key: &[u8], within: Duration) {
+        let from = Instant::now();
+        while !self.is_there(key) {
+            assert!(from.elapsed() < within, "after {within:?} {:?}", self.registration.status());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     fn conflict(&self) -> bool {
         matches!(self.registration.status().state, RegistrationState::Conflict(_))
     }
 
     /// Takes the instance away and holds what is said of it against what happens then.
     async fn leaves(self, rng: &mut StdRng, mut meanwhile: impl FnMut(&mut StdRng)) {
-        let Self { etcd, registration, task } = self;
+        let Self { etcd, registration, task, shares } = self;
         let address = registration.instance().address.clone();
-        let is_of = |entry: &KeyValue| Native::address_of(&entry.value).as_ref() == Some(&address);
+        let is_of = |entry: &KeyValue| {
+            let entries = [Entry { key: &entry.key, value: &entry.value }];
+            // What cannot be read is of somebody else.
+            let decoded = Native::new("/services").decode(&entries);
+            decoded.is_ok_and(|decoded| {
+                decoded.instances().any(|instance| instance.address == address)
+            })
+        };
         let begun = Instant::now();
         let mut leaving = std::pin::pin!(registration.deregister());
         let result = loop {
@@ -111,7 +154,13 @@ impl Node {
             // A request that was on its way may still arrive.
             Err(error) => error.gone_within.map(|within| within + LATEST + EXPIRY),
         };
-        timeout(Duration::from_secs(1), task).await.expect("the task ends").unwrap();
+        let mut within = Duration::from_secs(1);
+        if shares && gone_within != Some(Duration::ZERO) {
+            // Others keep the lease: it goes on until the key is known to be gone.
+            calm(&etcd);
+            within = Duration::from_secs(20);
+        }
+        timeout(within, task).await.expect("the task ends").unwrap();
         sleep(gone_within.unwrap_or(TTL + LATEST + EXPIRY)).await;
         etcd.with(|store| {
             let there = store.key(KEY).filter(|entry| is_of(entry));
@@ -130,10 +179,20 @@ impl Node {
 
 /// No put of a registration (their leases are positive) went over a key of somebody else.
 fn nobody_was_robbed(etcd: &Fake) {
+    nobody_lost(etcd, |old, new| new == old);
+}
+
+/// The same where a registration moves its key between its own lease and a shared one.
+fn no_stranger_was_robbed(etcd: &Fake) {
+    nobody_lost(etcd, |old, _| old > 0);
+}
+
+fn nobody_lost(etcd: &Fake, is_ours: fn(i64, i64) -> bool) {
     etcd.with(|store| {
         for (old, new) in store.log.iter().flat_map(|moment| &moment.writes) {
             if let (Some(old), Some(new)) = (old, new) {
-                assert!(new.lease <= 0 || new.lease == old.lease, "{new:?} over {old:?}");
+                let fair = new.lease <= 0 || is_ours(old.lease, new.lease);
+                assert!(fair, "{new:?} over {old:?}");
             }
         }
     });
@@ -245,13 +304,99 @@ async fn one(seed: u64) {
             1 => etcd.with(|store| {
                 store.leases().into_iter().for_each(|lease| drop(store.revoke(lease)));
             }),
-            _ => etcd.wipe(),
+            _ => {
+                // A connection that broke a moment ago is made again with more patience.
+                sleep(Duration::from_secs(11)).await;
+                etcd.wipe();
+            }
         }
         // A lease that is gone is missed by the next put.
         node.until_right(Duration::from_secs(1)).await;
     }
     nobody_was_robbed(&etcd);
     node.leaves(&mut rng, |_| ()).await;
+}
+
+/// Several registrations of one process on one lease, each of its own id; one of them leaves.
+async fn sharing(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(!seed);
+    let etcd = Fake::new(seed);
+    let rotation = Rotation::new(&["a", "b", "c"].map(str::to_owned), 0);
+    let (link, work) = Link::new(etcd.clone(), rotation, false, StdRng::from_rng(&mut rng));
+    tokio::spawn(work);
+    let (lease, tenancy) = SharedLease::new(link.join(), TTL, StdRng::from_rng(&mut rng));
+    let shared = Shared::of(&tenancy);
+    let owner = tokio::spawn(lease.keep());
+    let node = register_over(&etcd, &link, Some(tenancy), 1, &mut rng, |_| ());
+    let other = register_over(&etcd, &link, shared.tenancy(), 2, &mut rng, |plan| {
+        plan.raw_key = b"/services/a/other".to_vec();
+        plan.format = Arc::new(Other);
+    });
+    for _ in 0..rng.random_range(5..40) {
+        match rng.random_range(0..8) {
+            0 => {
+                let weight = Weight::new(rng.random_range(1..9));
+                node.registration.update(|instance| instance.weight = weight).unwrap();
+            }
+            1 => etcd.restart(),
+            _ => mishap(&etcd, &mut rng),
+        }
+        pause(&mut rng).await;
+    }
+    if seed.is_multiple_of(2) {
+        // In the middle of it, while the lease lives on.
+        node.leaves(&mut rng, |rng| mishap(&etcd, rng)).await;
+        calm(&etcd);
+        other.until_there(b"/services/a/other", Duration::from_secs(20)).await;
+    } else {
+        calm(&etcd);
+        clear(&etcd);
+        node.until_right(Duration::from_secs(20)).await;
+        other.until_there(b"/services/a/other", Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(20)).await;
+        let leases = etcd.with(|store| {
+            let key = |key: &[u8]| store.key(key).map(|entry| entry.lease);
+            assert_eq!(key(KEY), key(b"/services/a/other"), "they share it");
+            store.leases().len()
+        });
+        assert_eq!(leases, 1, "and have no other");
+        node.leaves(&mut rng, |_| ()).await;
+        assert!(other.is_there(b"/services/a/other"));
+    }
+    no_stranger_was_robbed(&etcd);
+    drop(other.registration);
+    timeout(Duration::from_secs(4), owner).await.expect("nobody uses the lease").unwrap();
+    assert!(shared.tenancy().is_none());
+    sleep(TTL + LATEST + EXPIRY).await;
+    assert_eq!(etcd.with(|store| store.leases().len()), 0);
+}
+
+#[test]
+fn those_who_share_a_lease_come_and_go_as_those_who_do_not() {
+    for_each_seed(300, sharing);
+}
+
+/// The native format for another key.
+#[derive(Debug)]
+struct Other;
+
+impl Format for Other {
+    fn prefix(&self, service: Option<&ServiceName>) -> Vec<u8> {
+        Native::new("/services").prefix(service)
+    }
+
+    fn record<'k>(&self, key: &'k [u8]) -> Result<Record<'k>, Undecodable> {
+        Native::new("/services").record(key)
+    }
+
+    fn decode(&self, entries: &[Entry<'_>]) -> Result<Decoded, Undecodable> {
+        Native::new("/services").decode(entries)
+    }
+
+    fn encode(&self, instance: &Instance) -> Result<Encoded, Unencodable> {
+        let encoded = Native::new("/services").encode(instance)?;
+        Ok(Encoded { key: b"/services/a/other".to_vec(), ..encoded })
+    }
 }
 
 #[test]
@@ -359,6 +504,57 @@ async fn a_predecessor_at_the_same_address_is_replaced() {
     sleep(TTL * 2).await;
     assert!(next.is_right());
     assert_eq!(etcd.with(|store| store.leases().len()), 1);
+}
+
+/// Others use the shared lease, so the key does not go by itself.
+#[tokio::test(start_paused = true)]
+async fn a_key_under_a_shared_lease_goes_though_its_registration_had_to_give_up() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let etcd = Fake::new(1);
+    let rotation = Rotation::new(&["a", "b", "c"].map(str::to_owned), 0);
+    let (link, work) = Link::new(etcd.clone(), rotation, false, StdRng::seed_from_u64(2));
+    tokio::spawn(work);
+    let (lease, others) = SharedLease::new(link.join(), TTL, StdRng::seed_from_u64(3));
+    tokio::spawn(lease.keep());
+    let home = Shared::of(&others).tenancy();
+    let node = register_over(&etcd, &link, home, 1, &mut rng, |_| ());
+    node.until_right(Duration::from_secs(1)).await;
+    // Only the shared lease is left.
+    let from = Instant::now();
+    while etcd.with(|store| store.leases().len()) > 1 {
+        assert!(from.elapsed() < Duration::from_secs(1), "it does not move");
+        sleep(Duration::from_millis(10)).await;
+    }
+    etcd.set(Faults { denied: 1.0, ..Faults::default() });
+    let error = node.registration.deregister().await.unwrap_err();
+    assert!(error.gone_within.is_some());
+    etcd.set(Faults::default());
+    // The longest wait after a denial.
+    timeout(Duration::from_secs(13), node.task).await.expect("the task ends").unwrap();
+    etcd.with(|store| {
+        assert!(store.key(KEY).is_none());
+        assert_eq!(store.leases().len(), 1, "the others keep their lease");
+    });
+    drop(others);
+}
+
+/// It would be kept for as long as its delete is denied.
+#[tokio::test(start_paused = true)]
+async fn a_shared_lease_is_not_kept_for_a_registration_that_had_to_give_up() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let etcd = Fake::new(1);
+    let rotation = Rotation::new(&["a", "b", "c"].map(str::to_owned), 0);
+    let (link, work) = Link::new(etcd.clone(), rotation, false, StdRng::seed_from_u64(2));
+    tokio::spawn(work);
+    let (lease, tenancy) = SharedLease::new(link.join(), TTL, StdRng::seed_from_u64(3));
+    let kept = tokio::spawn(lease.keep());
+    let node = register_over(&etcd, &link, Some(tenancy), 1, &mut rng, |_| ());
+    node.until_right(Duration::from_secs(1)).await;
+    sleep(TTL).await;
+    etcd.set(Faults { denied: 1.0, ..Faults::default() });
+    node.registration.deregister().await.unwrap_err();
+    timeout(Duration::from_secs(1), kept).await.expect("nobody uses it").unwrap();
+    assert!(!node.task.is_finished());
 }
 
 /// Else a seed that failed could not be had again.

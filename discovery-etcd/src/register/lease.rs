@@ -1,11 +1,11 @@
-//! What is known of the registration's lease.
+//! What is known of the registration's own lease.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// etcd looks for leases whose time is over twice a second.
-const EXPIRY_SLACK: Duration = Duration::from_millis(500);
+pub(super) const EXPIRY_SLACK: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -34,4 +34,9 @@ impl Lease {
     pub(super) fn gone(&self) -> Option<Instant> {
         Some(self.over + self.granted? + EXPIRY_SLACK)
     }
+}
+
+/// How long an answer may take while a lease of this time to live has to be renewed.
+pub(super) fn answer_within(granted: Duration) -> Duration {
+    (granted / 6).clamp(Duration::from_millis(500), Duration::from_secs(3))
 }

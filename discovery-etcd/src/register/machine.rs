@@ -6,54 +6,64 @@
 //! first thing that brings the two closer:
 //!
 //! ```text
-//! connected?  lease due?   own key watched?  lease granted?  key known?   key ours, as wanted?
-//! connect  →  renew it  →  watch it       →  grant one    →  read it   →  put it (guarded)
+//! lease due?   own key watched?  lease granted?  key known?   key ours, as wanted?
+//! renew it  →  watch it       →  grant one    →  read it   →  put it (guarded)
 //! ```
 //!
 //! What is known changes by answers and by the watch on the key; a lost connection makes the key
 //! unknown and leaves the lease to be renewed. The lease is asked for by an id of our choice, so that
 //! a lost answer does no harm. Each registration has a lease of its own: to revoke it deletes the key
 //! and fences off a put that may still be under way.
+//!
+//! Where a lease is *shared* it cannot be revoked for one of many, so it fences nothing: a put into an
+//! absent key whose answer was lost could land after the key was deleted. So a key that is not ours
+//! yet is put under a lease of its own here, too, then moved to the shared one, and the own one is
+//! revoked. Every put to a key that is ours is guarded by the lease that it stands under, and a key
+//! that is gone stands under none. Who could not leave in time says so and goes on trying: others keep
+//! the lease alive, and the key with it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{
-    Address, Conflict, InstanceKey, RegistrationState, RegistrationStatus, SourceError, Unconfirmed,
+    Address, Conflict, RegistrationState, RegistrationStatus, SourceError, Unconfirmed,
 };
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::OnConflict;
-use super::lease::Lease;
-use super::messages::{Action, Answer, Input, Plan, Question, Wanted};
+use super::lease::{EXPIRY_SLACK, Lease, answer_within};
+use super::messages::{Action, Answer, Home, Input, Plan, Question, Wanted};
 use crate::backoff::{self, Backoff};
-use crate::rotation::Rotation;
-use crate::wire::{
-    Event, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WatchMessage, WireError,
-};
+use crate::wire::{Event, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WireError};
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How often the key is read even though the watch says nothing.
-const VERIFY_EVERY: Duration = Duration::from_secs(10);
 /// A server that is full or refuses is asked again after this, more or less a half.
 const HOLD: Duration = Duration::from_secs(2);
-/// Connected for so long, a failure is a new one and not the same again.
-const QUIET: Duration = Duration::from_secs(10);
-/// Also when a lease is about to expire, a server that is away is not tried more often.
-const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+/// Longer than an election takes …
+const ELECTION: Duration = Duration::from_secs(4);
+/// … and how often it is asked whether it is over.
+const AFTER_ELECTION: Duration = Duration::from_millis(250);
 /// A handle that was dropped lets us try for this long.
 const ABANDON_WITHIN: Duration = Duration::from_secs(3);
 /// While leaving there is little time: who does not answer in this must not use up all of it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// What is refused while leaving is tried again after this.
+const LEAVE_HOLD: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 enum Link {
-    Down { until: Instant },
-    Connecting,
-    Up { since: Instant, watching: bool },
+    Down,
+    Up { endpoint: Arc<str>, watch: Watch },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    None,
+    Asked,
+    Stands,
 }
 
 /// What is known of the key.
@@ -61,9 +71,10 @@ enum Link {
 enum Place {
     Unknown,
     Absent,
-    /// Attached to our lease, with the value of this version (0: of none that is wanted).
+    /// Attached to this lease, which is ours, with the value of this wish (0: of none).
     Ours {
-        version: u64,
+        lease: i64,
+        wish: u64,
     },
     Foreign {
         revision: i64,
@@ -74,8 +85,8 @@ enum Place {
 #[derive(Debug)]
 struct Asked {
     question: Question,
-    /// The version that a put carries.
-    version: u64,
+    /// The wish that a put carries.
+    wish: u64,
     sent: Instant,
     deadline: Instant,
 }
@@ -88,15 +99,22 @@ pub(crate) struct Machine {
     /// When to give up being sure that the key is gone.
     give_up: Option<Instant>,
     link: Link,
-    rotation: Rotation,
     asked: Option<Asked>,
     lease: Option<Lease>,
+    /// The shared lease.
+    home: Option<Home>,
+    /// Whether the application shows signs of life.
+    alive: bool,
     place: Place,
     /// The store's revision that `place` is known as of, on this connection.
     known: i64,
     verify_at: Instant,
-    /// Nothing is granted or put before this.
+    /// Nothing but a renewal is asked before this.
     hold: Instant,
+    /// A new token was asked for since something went well.
+    refreshed: bool,
+    /// Since when the member has no leader.
+    electing: Option<Instant>,
     backoff: Backoff,
     rng: StdRng,
     was_registered: bool,
@@ -108,19 +126,21 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(plan: Plan, wanted: Wanted, rng: StdRng, now: Instant) -> Self {
-        let rotation = plan.rotation.clone();
-        let mut machine = Self {
+        Self {
             plan,
             wanted,
             give_up: None,
-            link: Link::Down { until: now },
-            rotation,
+            link: Link::Down,
             asked: None,
             lease: None,
+            home: None,
+            alive: true,
             place: Place::Unknown,
             known: 0,
             verify_at: now,
             hold: now,
+            refreshed: false,
+            electing: None,
             backoff: Backoff::default(),
             rng,
             was_registered: false,
@@ -128,19 +148,12 @@ impl Machine {
             status: RegistrationStatus::new(),
             ended: false,
             actions: VecDeque::new(),
-        };
-        machine.step(now);
-        machine
+        }
     }
 
-    /// What is being registered.
-    pub(crate) fn key(&self) -> &InstanceKey {
-        &self.plan.key
-    }
-
-    /// The time to live that is asked for.
-    pub(crate) fn ttl(&self) -> Duration {
-        self.plan.ttl
+    /// What never changes about the registration.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The next thing to do.
@@ -152,21 +165,38 @@ impl Machine {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let next = match (&self.asked, &self.link) {
             (Some(asked), _) => Some(asked.deadline),
-            (None, Link::Down { until }) => Some(*until),
-            (None, Link::Connecting) => None,
-            (None, Link::Up { .. }) => match &self.lease {
-                Some(Lease { granted: Some(_), renew_at, .. }) => {
-                    let held = self.put_if().is_some().then_some(self.hold);
-                    [Some(self.verify_at), Some(*renew_at), held].into_iter().flatten().min()
-                }
-                _ => Some(self.hold),
-            },
+            (None, Link::Down) => None,
+            (None, Link::Up { .. }) => [self.renew_at(), self.due()].into_iter().flatten().min(),
         };
         let expires = match self.status.state {
-            RegistrationState::Registered => self.lease.as_ref().and_then(Lease::expires),
+            RegistrationState::Registered => self.expires(),
             _ => None,
         };
         [next, self.give_up, expires].into_iter().flatten().min()
+    }
+
+    /// When the lease is to be renewed.
+    fn renew_at(&self) -> Option<Instant> {
+        let lease = self.lease.as_ref().filter(|_| self.renews() && !self.goes())?;
+        lease.granted.map(|_| lease.renew_at)
+    }
+
+    /// When the first thing other than a renewal is to be asked.
+    fn due(&self) -> Option<Instant> {
+        if self.goes() {
+            return Some(self.hold);
+        }
+        if !self.renews() {
+            return None;
+        }
+        match &self.link {
+            Link::Up { watch: Watch::None, .. } => Some(self.hold),
+            Link::Up { watch: Watch::Stands, .. } => {
+                let something = self.next_question().is_some();
+                Some(if something { self.hold } else { self.verify_at.max(self.hold) })
+            }
+            _ => None,
+        }
     }
 
     /// Takes in what happened.
@@ -176,6 +206,23 @@ impl Machine {
         }
         match input {
             Input::Wanted(wanted) => self.want(wanted, now),
+            Input::Refused(refused) => {
+                self.last_error = Some(refused.cause.clone());
+                self.status.refused = Some(refused);
+                self.report(self.status.state.clone());
+            }
+            Input::Up(endpoint) => self.up(endpoint, now),
+            Input::Down(error) => self.down(error, now),
+            Input::Retry => self.hold = now,
+            Input::Watching => {
+                if let Link::Up { watch, .. } = &mut self.link {
+                    *watch = Watch::Stands;
+                }
+            }
+            Input::NotWatching(error) => self.not_watching(error, now),
+            // Late news of a connection that was given up.
+            Input::Events(_) if matches!(self.link, Link::Down) => {}
+            Input::Events(events) => self.events(events),
             Input::Answer(answer) => {
                 // None: an answer to a question that no longer matters.
                 if let Some(asked) = self.take_asked(now) {
@@ -185,11 +232,8 @@ impl Machine {
                     }
                 }
             }
-            // Late news of a watch that was given up.
-            Input::Watch(_) if !matches!(self.link, Link::Up { watching: true, .. }) => {}
-            Input::Watch(Ok(WatchMessage::Events(events))) => self.events(events),
-            Input::Watch(Ok(WatchMessage::Created { .. } | WatchMessage::Progress)) => {}
-            Input::Watch(Ok(WatchMessage::Canceled(error)) | Err(error)) => self.lost(error, now),
+            Input::Home(home) => self.moved(home, now),
+            Input::Alive(alive) => self.alive(alive),
             Input::Tick => self.tick(now),
         }
         self.step(now);
@@ -206,53 +250,90 @@ impl Machine {
             Wanted::Abandoned => Some(now + ABANDON_WITHIN),
         };
         self.wanted = wanted;
-        if self.is_leaving() {
+        if let Some(until) = self.give_up {
             // Whatever is under way was for the old wish. A put that lands late finds no lease.
-            match &mut self.link {
-                Link::Up { .. } => drop(self.take_asked(now)),
-                Link::Down { until } => *until = now,
-                Link::Connecting => {
-                    if let Some(asked) = &mut self.asked {
-                        asked.deadline = asked.deadline.min(now + LEAVE_WITHIN);
-                    }
-                }
-            }
-            self.backoff.reset();
+            self.take_asked(now);
+            self.hold = now;
+            self.actions.push_back(Action::Hurry { until });
             self.report(RegistrationState::Deregistering);
+        } else if let (Place::Absent, None) = (&self.place, self.value()) {
+            // Not to be listed, and not listed.
+            self.settle(Place::Absent);
         }
     }
 
-    fn is_up(&self) -> bool {
-        matches!(self.link, Link::Up { .. })
+    fn up(&mut self, endpoint: Arc<str>, now: Instant) {
+        self.link = Link::Up { endpoint, watch: Watch::None };
+        self.place = Place::Unknown;
+        self.known = 0;
+        self.hold = now;
+        self.refreshed = false;
+        self.electing = None;
+        if let Some(lease) = &mut self.lease {
+            // While we were away its time went on.
+            lease.renew_at = now;
+        }
+    }
+
+    fn down(&mut self, error: WireError, now: Instant) {
+        self.take_asked(now);
+        self.link = Link::Down;
+        self.place = Place::Unknown;
+        self.trouble(error);
+    }
+
+    /// The connection is of no use any more.
+    fn lost(&mut self, error: WireError, now: Instant) {
+        self.actions.push_back(Action::Condemn(error.clone()));
+        self.down(error, now);
     }
 
     fn is_leaving(&self) -> bool {
         !matches!(self.wanted, Wanted::Present { .. })
     }
 
+    /// Whether the lease is to be given up.
+    fn goes(&self) -> bool {
+        self.is_leaving() || self.conflict_is_final()
+    }
+
+    /// Whether the lease is kept. A dead application's is left to expire; a shared one is not ours to
+    /// leave, so its key is deleted instead.
+    fn renews(&self) -> bool {
+        self.alive || self.plan.share_lease
+    }
+
     fn tick(&mut self, now: Instant) {
         if self.give_up.is_some_and(|give_up| now >= give_up) {
             self.take_asked(now);
-            let gone = self.lease.as_ref().and_then(Lease::gone);
-            let within = gone.map(|at| at.saturating_duration_since(now));
+            if !self.may_be_there() {
+                return self.end(RegistrationState::Deregistered);
+            }
+            let within = self.gone().map(|at| at.saturating_duration_since(now));
             let error = self.last_error.clone();
             let unconfirmed = Unconfirmed::new(self.plan.key.clone(), within, error);
-            return self.end(RegistrationState::Abandoned(unconfirmed));
-        }
-        if matches!(self.status.state, RegistrationState::Registered)
-            && self.lease.as_ref().and_then(Lease::expires).is_some_and(|at| now >= at)
-        {
-            self.report(RegistrationState::Registering(self.last_error.clone()));
+            let state = RegistrationState::Abandoned(unconfirmed);
+            if !self.may_have_moved() {
+                return self.end(state);
+            }
+            // Others go on renewing the shared lease, so the key has to be deleted some time.
+            self.give_up = None;
+            self.report(state);
         }
         if self.asked.as_ref().is_some_and(|asked| now >= asked.deadline)
             && let Some(asked) = self.take_asked(now)
         {
             let within = (asked.deadline - asked.sent).as_secs_f64();
             let cause = format!("no answer within {within:.1} s");
-            self.lost(
-                WireError::unreachable(asked.question.what(), self.rotation.name(), cause),
-                now,
-            );
+            let Link::Up { endpoint, .. } = &self.link else { return };
+            let error = WireError::unreachable(asked.question.what(), endpoint, cause);
+            self.lost(error, now);
+        }
+        // Whose time it is may have changed with the connection.
+        if matches!(self.status.state, RegistrationState::Registered)
+            && self.expires().is_some_and(|at| now >= at)
+        {
+            self.report(RegistrationState::Registering(self.last_error.clone()));
         }
     }
 
@@ -272,88 +353,140 @@ impl Machine {
         if self.ended {
             return;
         }
-        let put = self.lease.as_ref().is_some_and(|lease| lease.granted.is_some());
-        if self.is_leaving() && !put && !(self.lease.is_some() && self.is_up()) {
+        let up = matches!(self.link, Link::Up { .. });
+        if self.is_leaving() && !self.may_be_there() && !(self.lease.is_some() && up) {
             // Nothing was ever put under a lease that may still be alive. A lease whose grant is not
             // confirmed is empty; it is revoked if that costs nothing.
             return self.end(RegistrationState::Deregistered);
         }
-        if self.asked.is_some() {
+        if self.asked.is_some() || !up {
             return;
         }
-        let watching = match self.link {
-            Link::Down { until } if now >= until => {
-                self.link = Link::Connecting;
-                let within = if self.is_leaving() { LEAVE_WITHIN } else { CONNECT_WITHIN };
-                return self.ask(Question::Connect(self.rotation.current()), within, now);
+        if self.goes() {
+            if now >= self.hold {
+                self.leave(now);
             }
-            Link::Down { .. } | Link::Connecting => return,
-            Link::Up { watching, .. } => watching,
-        };
-        if self.is_leaving() || self.conflict_is_final() {
-            match &self.lease {
-                Some(lease) => {
-                    return self.ask(Question::Revoke { lease: lease.id }, LEAVE_WITHIN, now);
-                }
-                None => return self.end(self.status.state.clone()),
-            }
+            return;
+        }
+        if !self.renews() {
+            return;
         }
         if let Some(&Lease { id, granted: Some(granted), renew_at, .. }) = self.lease.as_ref()
             && now >= renew_at
         {
             return self.ask(Question::Renew { lease: id }, answer_within(granted), now);
         }
+        if now < self.hold {
+            return;
+        }
+        let Link::Up { watch, .. } = &mut self.link else { return };
+        match watch {
+            Watch::None => {
+                *watch = Watch::Asked;
+                let keys = Keys::One(self.plan.raw_key.clone());
+                return self.actions.push_back(Action::Watch(keys));
+            }
+            Watch::Asked => return,
+            Watch::Stands => {}
+        }
         // An answer must not take so long that the next renewal comes too late.
         let granted = self.lease.as_ref().and_then(|lease| lease.granted);
         let within = granted.map_or(ANSWER_WITHIN, answer_within);
-        if !watching {
-            let keys = Keys::One(self.plan.raw_key.clone());
-            return self.ask(Question::Watch(keys), within, now);
-        }
-        let lease = match &self.lease {
-            Some(Lease { id, granted: Some(_), .. }) => *id,
-            unconfirmed => {
-                let known = unconfirmed.as_ref().map(|lease| lease.id);
-                if now >= self.hold {
-                    self.grant(known, now);
-                }
-                return;
-            }
-        };
-        if let Place::Unknown = self.place {
-            return self.ask(Question::Get(self.plan.raw_key.clone()), within, now);
-        }
-        match (self.put_if(), &self.wanted) {
-            (Some(guard), Wanted::Present { value, .. }) if now >= self.hold => {
-                let (key, value) = (self.plan.raw_key.clone(), value.clone());
-                let put = GuardedPut { key, value, lease, guard };
-                self.ask(Question::Put(put), within, now);
-            }
-            _ if now >= self.verify_at => {
+        match self.next_question() {
+            Some(Question::Grant { lease: known, .. }) => self.grant(known, now),
+            Some(question) => self.ask(question, within, now),
+            None if now >= self.verify_at => {
                 self.ask(Question::Get(self.plan.raw_key.clone()), within, now);
             }
-            _ => {}
+            None => {}
         }
     }
 
-    /// Under which condition the key is to be put; `None` if it is not.
-    fn put_if(&self) -> Option<Guard> {
-        let Wanted::Present { address: ours, version, .. } = &self.wanted else { return None };
-        match &self.place {
-            Place::Unknown => None,
-            Place::Absent => Some(Guard::Absent),
-            Place::Ours { version: known } => {
-                let lease = self.lease.as_ref()?.id;
-                (known != version).then_some(Guard::Lease(lease))
-            }
-            Place::Foreign { revision, address } => {
-                self.replaces(address.as_ref(), ours).then_some(Guard::Revision(*revision))
-            }
+    /// Goes: with the own lease goes what stands under it, and whatever is still under way to it.
+    fn leave(&mut self, now: Instant) {
+        if let Some(lease) = &self.lease {
+            return self.ask(Question::Revoke { lease: lease.id }, LEAVE_WITHIN, now);
         }
+        match self.home.filter(|_| self.may_be_there()) {
+            Some(home) => {
+                let delete = self.guarded(None, home.id, Guard::Lease(home.id));
+                self.ask(Question::Put(delete), LEAVE_WITHIN, now);
+            }
+            None if self.is_leaving() => self.end(RegistrationState::Deregistered),
+            None => self.end(self.status.state.clone()),
+        }
+    }
+
+    /// Whether the key may be in etcd, by our doing.
+    fn may_be_there(&self) -> bool {
+        let put = self.lease.as_ref().is_some_and(|lease| lease.granted.is_some());
+        put || self.may_have_moved()
+    }
+
+    /// Whether the key may stand under the shared lease.
+    fn may_have_moved(&self) -> bool {
+        let moved = self.plan.share_lease && self.was_registered && self.home.is_some();
+        moved && !matches!(self.place, Place::Absent | Place::Foreign { .. })
+    }
+
+    /// What is to be asked, other than a renewal, once the watch stands.
+    fn next_question(&self) -> Option<Question> {
+        let own = self.lease.as_ref();
+        let granted = own.filter(|lease| lease.granted.is_some()).map(|lease| lease.id);
+        let grant = || {
+            let lease = own.map_or(0, |lease| lease.id);
+            Some(Question::Grant { lease, ttl: self.plan.ttl })
+        };
+        if !self.plan.share_lease && granted.is_none() {
+            return grant();
+        }
+        let value = self.value();
+        match (&self.place, &self.wanted) {
+            (Place::Unknown, _) => Some(Question::Get(self.plan.raw_key.clone())),
+            (Place::Ours { lease, wish: known }, Wanted::Present { wish, .. }) => {
+                let home = self.home.filter(|_| self.plan.share_lease).map(|home| home.id);
+                let to = home.unwrap_or(*lease);
+                if value.is_none() || known != wish || to != *lease {
+                    let put = self.guarded(value.cloned(), to, Guard::Lease(*lease));
+                    return Some(Question::Put(put));
+                }
+                // It has moved: the own lease is empty and nothing needs it.
+                let empty = own.filter(|own| home == Some(*lease) && own.id != *lease)?;
+                Some(Question::Revoke { lease: empty.id })
+            }
+            (Place::Absent | Place::Foreign { .. }, _) => {
+                let guard = match &self.place {
+                    Place::Foreign { revision, address } => {
+                        if !self.replaces(address.as_ref()) {
+                            return None;
+                        }
+                        Guard::Revision(*revision)
+                    }
+                    _ => Guard::Absent,
+                };
+                let value = value?.clone();
+                let Some(lease) = granted else { return grant() };
+                Some(Question::Put(self.guarded(Some(value), lease, guard)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What etcd should say of us now.
+    fn value(&self) -> Option<&Vec<u8>> {
+        match &self.wanted {
+            Wanted::Present { value, .. } if self.alive => value.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn guarded(&self, value: Option<Vec<u8>>, lease: i64, guard: Guard) -> GuardedPut {
+        GuardedPut { key: self.plan.raw_key.clone(), value, lease, guard }
     }
 
     /// Whether a holder at `address` is our dead predecessor.
-    fn replaces(&self, address: Option<&Address>, ours: &Address) -> bool {
+    fn replaces(&self, address: Option<&Address>) -> bool {
+        let Wanted::Present { address: ours, .. } = &self.wanted else { return false };
         self.plan.replace_same_address && !self.was_registered && address == Some(ours)
     }
 
@@ -361,37 +494,28 @@ impl Machine {
         matches!(&self.status.state, RegistrationState::Conflict(conflict) if !conflict.waiting)
     }
 
-    fn grant(&mut self, known: Option<i64>, now: Instant) {
-        let lease = known.unwrap_or_else(|| self.rng.random_range(1..=i64::MAX));
+    /// Asks for a lease; once more for the one that was asked for before, so that a lost answer
+    /// leaves no other.
+    fn grant(&mut self, known: i64, now: Instant) {
+        let lease = if known > 0 { known } else { self.rng.random_range(1..=i64::MAX) };
         self.lease = Some(Lease::unconfirmed(lease, now));
         self.ask(Question::Grant { lease, ttl: self.plan.ttl }, ANSWER_WITHIN, now);
     }
 
     fn ask(&mut self, question: Question, within: Duration, now: Instant) {
-        let version = match &self.wanted {
-            Wanted::Present { version, .. } => *version,
+        let wish = match &self.wanted {
+            Wanted::Present { wish, .. } => *wish,
             _ => 0,
         };
         self.actions.push_back(Action::Ask(question.clone()));
-        self.asked = Some(Asked { question, version, sent: now, deadline: now + within });
+        self.asked = Some(Asked { question, wish, sent: now, deadline: now + within });
     }
 
     fn answered(&mut self, asked: Asked, answer: Answer, now: Instant) {
+        self.refreshed &= matches!(answer, Answer::Refreshed);
+        self.electing = None;
         match answer {
-            Answer::Connected => {
-                self.link = Link::Up { since: now, watching: false };
-                self.place = Place::Unknown;
-                self.known = 0;
-                if let Some(lease) = &mut self.lease {
-                    // While we were away its time went on.
-                    lease.renew_at = now;
-                }
-            }
-            Answer::Watching => {
-                if let Link::Up { watching, .. } = &mut self.link {
-                    *watching = true;
-                }
-            }
+            Answer::Refreshed => {}
             Answer::Granted(granted) => {
                 self.confirm(Some(granted), asked.sent);
             }
@@ -411,18 +535,29 @@ impl Machine {
                 }
             }
             Answer::Found(found) | Answer::Put(PutReply::Refused(found)) => {
-                self.verify_at = now + VERIFY_EVERY;
+                self.verify_later(now);
                 self.judge(found.entry, found.revision);
             }
             Answer::Put(PutReply::Done { revision }) => {
-                self.verify_at = now + VERIFY_EVERY;
-                if revision >= self.known {
+                self.verify_later(now);
+                if let Question::Put(put) = asked.question
+                    && revision >= self.known
+                {
                     self.known = revision;
-                    self.settle(Place::Ours { version: asked.version });
+                    self.settle(match put.value {
+                        Some(_) => Place::Ours { lease: put.lease, wish: asked.wish },
+                        None => Place::Absent,
+                    });
                 }
             }
             Answer::Revoked => self.revoked(),
         }
+        self.backoff.reset();
+    }
+
+    fn verify_later(&mut self, now: Instant) {
+        let jitter = self.rng.random_range(0.9..1.1);
+        self.verify_at = now + self.plan.verify_every.mul_f64(jitter);
     }
 
     /// The lease is alive since `sent`.
@@ -436,23 +571,87 @@ impl Machine {
         lease.granted = Some(granted);
         lease.sent = sent;
         lease.renew_at = sent + granted.mul_f64(jitter / 3.0);
+        self.actions.push_back(Action::NeededBy(lease.expires()));
         self.report(self.status.state.clone());
     }
 
     fn revoked(&mut self) {
-        self.lease = None;
-        self.place = Place::Unknown;
+        if let Some(lease) = self.lease.take()
+            && !matches!(self.place, Place::Ours { lease: there, .. } if there != lease.id)
+        {
+            self.place = Place::Unknown;
+        }
+        self.actions.push_back(Action::NeededBy(None));
+    }
+
+    /// The shared lease is this one now.
+    fn moved(&mut self, home: Option<Home>, now: Instant) {
+        let before = self.home.map(|home| home.id);
+        self.home = home;
+        let same = home.map(|home| home.id) == before;
+        let stood_there = match &self.place {
+            Place::Ours { lease, .. } => Some(*lease) == before,
+            // Not seen on this connection yet.
+            Place::Unknown => before.is_some() && self.lease.is_none() && self.was_registered,
+            Place::Absent | Place::Foreign { .. } => false,
+        };
+        if !same && stood_there {
+            // With the lease went the key.
+            self.place = Place::Unknown;
+        }
+        match &self.status.state {
+            RegistrationState::Registered if !same && stood_there && self.value().is_some() => {
+                let cause = SourceError::new("the shared lease is gone");
+                self.report(RegistrationState::Registering(Some(cause)));
+            }
+            RegistrationState::Registered => self.report(RegistrationState::Registered),
+            // Its time seemed to be over; so let us see whether the key is there.
+            RegistrationState::Registering(_) if same && stood_there => self.verify_at = now,
+            _ => {}
+        }
+    }
+
+    fn alive(&mut self, alive: bool) {
+        if self.alive == alive {
+            return;
+        }
+        self.alive = alive;
+        if alive {
+            self.last_error = None;
+        } else {
+            let cause = "the application shows no sign of life";
+            self.last_error = Some(SourceError::new(cause));
+        }
+        self.report(self.status.state.clone());
     }
 
     /// etcd refused what was asked, or it could not be asked.
     fn refused(&mut self, asked: &Asked, error: WireError, now: Instant) {
+        if self.is_leaving() && !self.may_be_there() {
+            // A lease without a key that cannot be revoked is left to expire.
+            self.lease = None;
+            return;
+        }
         match (&asked.question, error.kind) {
             (Question::Revoke { .. }, Kind::LeaseNotFound) => self.revoked(),
             (Question::Renew { .. } | Question::Put(_), Kind::LeaseNotFound) => {
+                let gone = match &asked.question {
+                    Question::Put(put) => Some(put.lease),
+                    _ => self.lease.as_ref().map(|lease| lease.id),
+                };
+                // Which lease that is, is not told by what is shared now: that may be another one.
+                if self.lease.as_ref().map(|lease| lease.id) == gone {
+                    self.lease = None;
+                } else if self.home.map(|home| home.id) == gone {
+                    self.home = None;
+                }
+                if matches!(self.place, Place::Ours { lease, .. } if Some(lease) != gone) {
+                    // Its key stands elsewhere.
+                    return;
+                }
                 // With the lease went the key. Grant and put again.
-                self.lease = None;
                 self.place = Place::Unknown;
-                if self.was_registered && !self.conflict_is_final() {
+                if self.was_registered && !self.is_leaving() && !self.conflict_is_final() {
                     self.last_error = Some(SourceError::new(error));
                     self.report(RegistrationState::Registering(self.last_error.clone()));
                 }
@@ -461,45 +660,69 @@ impl Machine {
                 let lease = *lease;
                 self.ask(Question::GrantedTtl { lease }, ANSWER_WITHIN, now);
             }
+            (_, Kind::Denied) => self.denied(error, now),
+            (_, Kind::Electing) if !self.is_leaving() => self.electing(error, now),
             (Question::Grant { .. } | Question::Put(_), Kind::Busy | Kind::Rejected) => {
                 // The connection is good and the lease must be renewed: only this has to wait.
-                self.hold = now + HOLD.mul_f64(self.rng.random_range(0.5..1.5));
+                let hold = HOLD.mul_f64(self.rng.random_range(0.5..1.5));
+                self.hold = now + if self.give_up.is_some() { LEAVE_HOLD } else { hold };
                 self.trouble(error);
             }
             _ => self.lost(error, now),
         }
     }
 
-    /// The connection is of no use any more.
-    fn lost(&mut self, error: WireError, now: Instant) {
-        if let Link::Up { since, .. } = self.link
-            && now.saturating_duration_since(since) >= QUIET
-        {
-            self.backoff.reset();
+    /// Its cluster has no leader: the member is asked again, and left if an election cannot take so long.
+    fn electing(&mut self, error: WireError, now: Instant) {
+        let since = *self.electing.get_or_insert(now);
+        if now.saturating_duration_since(since) >= ELECTION {
+            self.electing = None;
+            return self.lost(error, now);
         }
-        // An attempt that hung has waited already.
-        let from = self.take_asked(now).map_or(now, |asked| asked.sent);
-        let wait = self.backoff.next(&mut self.rng);
-        let until = (from + wait).max(now + wait.min(SHORTEST_WAIT));
-        let until = match (error.kind, &self.lease) {
-            // What is registered must not be lost because something else is not allowed.
-            (Kind::Denied, Some(lease)) if lease.expires().is_some_and(|at| now < at) => {
-                until.max(lease.renew_at).min(now + backoff::denied(&mut self.rng))
-            }
-            (Kind::Denied, _) => now + backoff::denied(&mut self.rng),
-            // An outage shorter than the lease's time must not cost the lease: the less of it is left,
-            // the shorter the wait.
-            (_, Some(lease)) => {
-                let left = lease.expires().map(|at| at.saturating_duration_since(now));
-                let left = left.filter(|left| !left.is_zero()).map(|left| left / 2);
-                left.map_or(until, |left| until.min(now + left.max(SHORTEST_WAIT)))
-            }
-            _ => until,
-        };
-        self.link = Link::Down { until };
-        self.rotation.rotate();
+        self.hold = now + AFTER_ELECTION;
+        if let Some(lease) = &mut self.lease {
+            lease.renew_at = lease.renew_at.max(self.hold);
+        }
+        self.trouble(error);
+    }
+
+    /// The token may be dead, and a new one mend that; if not, only people can.
+    fn denied(&mut self, error: WireError, now: Instant) {
+        if !self.refreshed {
+            self.refreshed = true;
+            return self.ask(Question::Refresh, ANSWER_WITHIN, now);
+        }
+        self.refreshed = false;
+        let denied = backoff::denied(&mut self.rng);
+        let wait = if self.give_up.is_some() { LEAVE_HOLD } else { denied };
+        self.hold = now + wait;
+        if let Some(Lease { granted: Some(granted), renew_at, .. }) = &mut self.lease
+            && *renew_at <= now
+        {
+            // Renewals do not wait for `hold`, but they need a pause, too.
+            *renew_at = now + answer_within(*granted);
+        }
+        self.trouble(error);
+    }
+
+    fn not_watching(&mut self, error: WireError, now: Instant) {
+        if self.goes() {
+            // Nothing depends on the watch any more, and its trouble is not to hold up the rest.
+            return;
+        }
+        let Link::Up { watch, .. } = &mut self.link else { return };
+        *watch = Watch::None;
         self.place = Place::Unknown;
-        self.actions.push_back(Action::Disconnect);
+        if error.kind == Kind::Denied {
+            if self.asked.is_none() {
+                self.denied(error, now);
+            } else {
+                self.hold = now + backoff::denied(&mut self.rng);
+                self.trouble(error);
+            }
+            return;
+        }
+        self.hold = now + self.backoff.next(&mut self.rng);
         self.trouble(error);
     }
 
@@ -530,18 +753,20 @@ impl Machine {
             return;
         }
         self.known = revision;
-        let ours = self.lease.as_ref().map(|lease| lease.id);
+        let own = self.lease.as_ref().map(|lease| lease.id);
+        let home = self.home.map(|home| home.id);
         self.settle(match entry {
             None => Place::Absent,
-            Some(entry) if Some(entry.lease) == ours => match &self.wanted {
-                Wanted::Present { value, version, .. } if *value == entry.value => {
-                    Place::Ours { version: *version }
-                }
-                _ => Place::Ours { version: 0 },
-            },
+            Some(entry) if [own, home].contains(&Some(entry.lease)) => {
+                let wish = match &self.wanted {
+                    Wanted::Present { value, wish, .. } if *value == Some(entry.value) => *wish,
+                    _ => 0,
+                };
+                Place::Ours { lease: entry.lease, wish }
+            }
             Some(entry) => Place::Foreign {
                 revision: entry.revision,
-                address: (self.plan.address_of)(&entry.value),
+                address: self.plan.address_of(&entry.value),
             },
         });
     }
@@ -552,22 +777,30 @@ impl Machine {
         if self.conflict_is_final() {
             return;
         }
-        let Wanted::Present { address: ours, version, .. } = &self.wanted else { return };
+        let Wanted::Present { version, wish, .. } = &self.wanted else { return };
         match &self.place {
-            Place::Ours { version: known } => {
+            Place::Ours { wish: known, .. } => {
                 self.was_registered = true;
-                if known == version {
+                if known == wish {
                     self.status.applied = *version;
                     self.report(RegistrationState::Registered);
                 }
             }
             Place::Foreign { address, .. } => {
-                if !self.replaces(address.as_ref(), ours) {
+                if !self.replaces(address.as_ref()) {
                     let waiting = self.plan.on_conflict == OnConflict::Wait;
                     let key = self.plan.key.clone();
                     let conflict = Conflict::new(key, address.clone(), waiting);
                     self.report(RegistrationState::Conflict(conflict));
                 }
+            }
+            // Not to be listed, and not listed: that is as wanted.
+            Place::Absent if self.alive && self.value().is_none() => {
+                self.status.applied = *version;
+                self.report(RegistrationState::Registered);
+            }
+            Place::Absent if !self.alive => {
+                self.report(RegistrationState::Registering(self.last_error.clone()));
             }
             Place::Absent if !matches!(self.status.state, RegistrationState::Registering(_)) => {
                 let cause = SourceError::new("the key was deleted");
@@ -577,9 +810,28 @@ impl Machine {
         }
     }
 
+    /// Until when etcd keeps the key at least.
+    fn expires(&self) -> Option<Instant> {
+        match &self.place {
+            Place::Ours { lease, .. } if self.home.is_some_and(|home| home.id == *lease) => {
+                self.home.map(|home| home.sent + home.granted)
+            }
+            Place::Unknown if self.plan.share_lease && self.lease.is_none() => {
+                self.home.map(|home| home.sent + home.granted)
+            }
+            _ => self.lease.as_ref().and_then(Lease::expires),
+        }
+    }
+
+    /// Until when etcd keeps the key at most, if it keeps running and nothing renews the lease.
+    fn gone(&self) -> Option<Instant> {
+        let home = self.home.map(|home| home.over + home.granted + EXPIRY_SLACK);
+        self.lease.as_ref().and_then(Lease::gone).max(home)
+    }
+
     fn report(&mut self, state: RegistrationState) {
         self.status.state = state;
-        self.status.expires = self.lease.as_ref().and_then(Lease::expires);
+        self.status.expires = self.expires();
         self.status.last_error.clone_from(&self.last_error);
         self.actions.push_back(Action::Report(self.status.clone()));
     }
@@ -587,17 +839,23 @@ impl Machine {
     fn end(&mut self, state: RegistrationState) {
         self.ended = true;
         self.asked = None;
-        self.actions.push_back(Action::Disconnect);
         self.report(state);
         self.actions.push_back(Action::End);
     }
 }
 
-/// How long an answer may take while a lease of this time to live has to be renewed.
-fn answer_within(granted: Duration) -> Duration {
-    (granted / 6).clamp(Duration::from_millis(500), ANSWER_WITHIN)
-}
-
+#[cfg(test)]
+#[path = "leaving_tests.rs"]
+mod leaving_tests;
+#[cfg(test)]
+#[path = "rig.rs"]
+mod rig;
+#[cfg(test)]
+#[path = "sharing_tests.rs"]
+mod sharing_tests;
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "trouble_tests.rs"]
+mod trouble_tests;

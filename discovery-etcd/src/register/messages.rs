@@ -1,13 +1,16 @@
 //! What the registration machine is told, and what it says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_core::{Address, InstanceKey, RegistrationStatus};
+use discovery_core::{
+    Address, Instance, InstanceKey, RefusedUpdate, RegistrationStatus, SourceError,
+};
 use tokio::time::Instant;
 
 use super::OnConflict;
-use crate::rotation::Rotation;
-use crate::wire::{Found, GuardedPut, Keys, PutReply, WatchMessage, WireError};
+use crate::format::{Encoded, Entry, Format, Unencodable};
+use crate::wire::{Event, Found, GuardedPut, Keys, PutReply, WireError};
 
 /// What never changes about a registration.
 #[derive(Debug)]
@@ -18,27 +21,95 @@ pub(crate) struct Plan {
     pub(crate) ttl: Duration,
     pub(crate) on_conflict: OnConflict,
     pub(crate) replace_same_address: bool,
-    pub(crate) rotation: Rotation,
-    /// Reads the address out of a holder's value.
-    pub(crate) address_of: fn(&[u8]) -> Option<Address>,
+    /// The key stands under a lease that is shared, once it is ours.
+    pub(crate) share_lease: bool,
+    /// How often the key is read even though the watch says nothing.
+    pub(crate) verify_every: Duration,
+    pub(crate) format: Arc<dyn Format>,
+}
+
+impl Plan {
+    /// The address of whoever holds the key with this value.
+    pub(crate) fn address_of(&self, value: &[u8]) -> Option<Address> {
+        let entry = Entry { key: &self.raw_key, value };
+        let decoded = self.format.decode(&[entry]).ok()?;
+        let mut instances = decoded.instances();
+        // A format can have ids of its own; then the only instance is meant.
+        let same = decoded.instances().find(|instance| instance.id == self.key.id);
+        same.or_else(|| instances.next()).map(|instance| instance.address.clone())
+    }
+
+    /// What etcd should say of the instance.
+    pub(crate) fn wanted(
+        &self,
+        instance: &Instance,
+        version: u64,
+        wish: u64,
+    ) -> Result<Wanted, RefusedUpdate> {
+        let refused = |error: Unencodable| RefusedUpdate::new(version, SourceError::new(error));
+        let Encoded { key, value } = self.format.encode(instance).map_err(refused)?;
+        if key != self.raw_key {
+            let key = String::from_utf8_lossy(&key).into_owned();
+            let reason = "an update cannot move an instance to another key";
+            return Err(refused(Unencodable::new("key", key, reason)));
+        }
+        Ok(Wanted::Present { value, address: instance.address.clone(), version, wish })
+    }
 }
 
 /// What is wanted.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
-    Present { value: Vec<u8>, address: Address, version: u64 },
-    Absent { deadline: Instant },
+    Present {
+        /// What etcd should say; `None`: nothing, as long as the instance is like this.
+        value: Option<Vec<u8>>,
+        address: Address,
+        /// Counts the versions of the instance.
+        version: u64,
+        /// Counts what was wanted: it also changes where the version does not, as with health.
+        wish: u64,
+    },
+    Absent {
+        deadline: Instant,
+    },
     Abandoned,
+}
+
+/// The lease that many registrations share, as it was confirmed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) id: i64,
+    pub(crate) granted: Duration,
+    /// When the last confirmed grant or renewal was sent.
+    pub(crate) sent: Instant,
+    /// When the last grant or renewal was over, confirmed or not.
+    pub(crate) over: Instant,
 }
 
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Input {
     Wanted(Wanted),
+    /// An update that cannot be in etcd: what was wanted before stays wanted.
+    Refused(RefusedUpdate),
+    /// There is a connection, to this endpoint.
+    Up(Arc<str>),
+    /// There is none, or none any more.
+    Down(WireError),
+    /// What was denied is worth another attempt.
+    Retry,
+    /// The watch on the key stands.
+    Watching,
+    /// It is refused, or ended by the server.
+    NotWatching(WireError),
+    /// What happened to the key.
+    Events(Vec<Event>),
     /// The answer to the last question.
     Answer(Result<Answer, WireError>),
-    /// A message of the watch on the key, or its end.
-    Watch(Result<WatchMessage, WireError>),
+    /// The shared lease as it is now; `None` while there is none.
+    Home(Option<Home>),
+    /// Whether the application shows signs of life.
+    Alive(bool),
     /// The time of [`Machine::deadline`] has come.
     Tick,
 }
@@ -46,8 +117,7 @@ pub(crate) enum Input {
 /// What etcd answered.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
-    Connected,
-    Watching,
+    Refreshed,
     Granted(Duration),
     GrantedTtl(Option<Duration>),
     Renewed,
@@ -59,8 +129,7 @@ pub(crate) enum Answer {
 /// What to ask of etcd.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Question {
-    Connect(usize),
-    Watch(Keys),
+    Refresh,
     Grant { lease: i64, ttl: Duration },
     GrantedTtl { lease: i64 },
     Renew { lease: i64 },
@@ -73,13 +142,13 @@ impl Question {
     /// What is asked, for an error.
     pub(crate) fn what(&self) -> &'static str {
         match self {
-            Self::Connect(_) => "connect",
-            Self::Watch(_) => "watch the own key",
+            Self::Refresh => "authenticate",
             Self::Grant { .. } => "grant a lease",
             Self::GrantedTtl { .. } => "read a lease's time",
             Self::Renew { .. } => "renew the lease",
             Self::Get(_) => "read the own key",
-            Self::Put(_) => "put the own key",
+            Self::Put(GuardedPut { value: Some(_), .. }) => "put the own key",
+            Self::Put(_) => "delete the own key",
             Self::Revoke { .. } => "revoke the lease",
         }
     }
@@ -88,10 +157,16 @@ impl Question {
 /// What to do, in this order.
 #[derive(Debug)]
 pub(crate) enum Action {
+    /// Watch the own key.
+    Watch(Keys),
     /// Ask this; whatever was asked before no longer matters.
     Ask(Question),
-    /// Give up the connection and whatever was asked of it.
-    Disconnect,
+    /// The connection is of no use: give up whatever was asked of it.
+    Condemn(WireError),
+    /// We leave and have time until then.
+    Hurry { until: Instant },
+    /// The lease is lost unless it is renewed by then.
+    NeededBy(Option<Instant>),
     /// Tell the handle.
     Report(RegistrationStatus),
     /// The granted time to live is not the one asked for.

@@ -1,141 +1,167 @@
 //! The thin shell around the registration machine.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use discovery_core::{Desired, RegistrationState, RegistrationStatus};
-use rand::rngs::StdRng;
+use discovery_core::{Desired, InstanceStatus, RegistrationState, RegistrationStatus};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::machine::Machine;
-use super::messages::{Action, Answer, Input, Plan, Question, Wanted};
-use crate::native::Native;
-use crate::wait::{answered, heard, reached};
-use crate::wire::{Connect, Result, WatchMessage, WatchStream, Wire};
+use super::messages::{Action, Answer, Input, Question, Wanted};
+use super::shared::Tenancy;
+use super::watchdog::Watched;
+use crate::link::{News, Ticket};
+use crate::wait::{BoxFuture, answered, reached};
+use crate::wire::{Result, Wire};
 
-type Asked<W> = Pin<Box<dyn Future<Output = Result<Reply<W>>> + Send>>;
-
-enum Reply<W: Wire> {
-    Connected(W),
-    Watching(W::Watch),
-    Answer(Answer),
+/// What a registration is told from outside.
+pub(crate) struct Told {
+    pub(crate) desired: watch::Receiver<Desired>,
+    /// The shared lease, if it is to be used.
+    pub(crate) home: Option<Tenancy>,
+    /// What the application's health function said last.
+    pub(crate) healthy: Option<watch::Receiver<bool>>,
+    /// The application's signs of life, if they are looked at.
+    pub(crate) watched: Option<Watched>,
 }
 
-struct Keeper<C: Connect> {
-    connector: Arc<C>,
+/// One registration.
+pub(crate) struct Keeper<W: Wire> {
+    ticket: Ticket<W>,
     machine: Machine,
+    told: Told,
     status: watch::Sender<RegistrationStatus>,
-    wire: Option<C::Wire>,
-    watch: Option<<C::Wire as Wire>::Watch>,
-    asked: Option<Asked<C::Wire>>,
+    /// Counts what was wanted, from 1.
+    wish: u64,
+    wire: Option<W>,
+    asked: Option<BoxFuture<Result<Answer>>>,
     /// The last trouble that was logged while registered.
     said: Option<String>,
 }
 
-/// Keeps etcd saying what is desired, until the registration has ended.
-pub(crate) async fn keep<C: Connect>(
-    connector: Arc<C>,
-    plan: Plan,
-    rng: StdRng,
-    mut desired: watch::Receiver<Desired>,
-    status: watch::Sender<RegistrationStatus>,
-) {
-    let wanted = wanted(&desired.borrow_and_update());
-    let machine = Machine::new(plan, wanted, rng, Instant::now());
-    let mut keeper =
-        Keeper { connector, machine, status, wire: None, watch: None, asked: None, said: None };
-    loop {
-        while let Some(action) = keeper.machine.next_action() {
-            if let Action::End = action {
-                return;
-            }
-            keeper.act(action);
+impl<W: Wire> Keeper<W> {
+    /// `machine` wants what `told` says first, as wish 1.
+    pub(crate) fn new(
+        ticket: Ticket<W>,
+        machine: Machine,
+        told: Told,
+        status: watch::Sender<RegistrationStatus>,
+    ) -> Self {
+        Self { ticket, machine, told, status, wish: 1, wire: None, asked: None, said: None }
+    }
+
+    /// Keeps etcd saying what is desired, until the registration has ended.
+    pub(crate) async fn keep(mut self) {
+        if let Some(home) = &mut self.told.home {
+            let home = *home.news.borrow_and_update();
+            self.machine.handle(Input::Home(home), Instant::now());
         }
-        let input = keeper.next(&mut desired).await;
-        keeper.machine.handle(input, Instant::now());
+        loop {
+            while let Some(action) = self.machine.next_action() {
+                if let Action::End = action {
+                    return;
+                }
+                self.act(action);
+            }
+            let input = self.next().await;
+            self.machine.handle(input, Instant::now());
+        }
     }
-}
 
-fn wanted(desired: &Desired) -> Wanted {
-    match desired {
-        Desired::Present { instance, version } => Wanted::Present {
-            // An instance is made of strings and numbers: it has a JSON form.
-            value: Native::value(instance).unwrap_or_default(),
-            address: instance.address.clone(),
-            version: *version,
-        },
-        Desired::Absent { deadline } => Wanted::Absent { deadline: *deadline },
-        _ => Wanted::Abandoned,
-    }
-}
-
-impl<C: Connect> Keeper<C> {
     /// Waits for the next thing to happen.
-    async fn next(&mut self, desired: &mut watch::Receiver<Desired>) -> Input {
+    async fn next(&mut self) -> Input {
         let deadline = self.machine.deadline();
         tokio::select! {
             // A wish to leave comes before anything that would put the key again.
             biased;
-            wanted = wish(desired) => Input::Wanted(wanted),
-            reply = answered(&mut self.asked) => {
+            () = changed(Some(&mut self.told.desired)) => self.wanted(),
+            () = changed(self.told.healthy.as_mut()) => self.wanted(),
+            answer = answered(&mut self.asked) => {
                 self.asked = None;
-                Input::Answer(reply.map(|reply| match reply {
-                    Reply::Connected(wire) => {
-                        self.wire = Some(wire);
-                        Answer::Connected
-                    }
-                    Reply::Watching(watch) => {
-                        self.watch = Some(watch);
-                        Answer::Watching
-                    }
-                    Reply::Answer(answer) => answer,
-                }))
+                Input::Answer(answer)
             }
-            message = heard(&mut self.watch) => {
-                if message.is_err() {
-                    self.watch = None;
+            alive = Watched::news(self.told.watched.as_mut()) => Input::Alive(alive),
+            () = changed(self.told.home.as_mut().map(|home| &mut home.news)) => {
+                let home = self.told.home.as_mut();
+                Input::Home(home.and_then(|home| *home.news.borrow_and_update()))
+            }
+            news = self.ticket.next() => match news {
+                Some(News::Up(wire)) => {
+                    let endpoint = wire.endpoint();
+                    self.wire = Some(wire);
+                    Input::Up(endpoint)
                 }
-                Input::Watch(message)
-            }
+                Some(News::Down(error)) => {
+                    self.wire = None;
+                    self.asked = None;
+                    Input::Down(error)
+                }
+                Some(News::Retry) => Input::Retry,
+                Some(News::Created { .. }) => Input::Watching,
+                Some(News::Refused(error) | News::Canceled(error)) => Input::NotWatching(error),
+                Some(News::Events(events)) => Input::Events(events),
+                // Whether a lease lives is not the watch's to say.
+                Some(News::Doubt(_) | News::Trust) => Input::Tick,
+                // The runtime is shutting down, and this task goes with it.
+                None => std::future::pending().await,
+            },
             () = reached(deadline) => Input::Tick,
+        }
+    }
+
+    /// What is wanted now. An instance that is up by its own account is out of service while its health
+    /// function says that it is not well.
+    fn wanted(&mut self) -> Input {
+        let well = self.told.healthy.as_mut().is_none_or(|healthy| *healthy.borrow_and_update());
+        let desired = self.told.desired.borrow_and_update();
+        match &*desired {
+            Desired::Present { instance, version } => {
+                self.wish += 1;
+                let mut instance = Arc::clone(instance);
+                if !well && instance.status == InstanceStatus::Up {
+                    Arc::make_mut(&mut instance).status = InstanceStatus::OutOfService;
+                }
+                let wanted = self.machine.plan().wanted(&instance, *version, self.wish);
+                wanted.map_or_else(Input::Refused, Input::Wanted)
+            }
+            Desired::Absent { deadline } => Input::Wanted(Wanted::Absent { deadline: *deadline }),
+            _ => Input::Wanted(Wanted::Abandoned),
         }
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Ask(question) => self.ask(question),
-            Action::Disconnect => {
-                self.asked = None;
-                self.watch = None;
-                self.wire = None;
+            Action::Watch(keys) => self.ticket.open(keys),
+            Action::Ask(question) => {
+                let Some(wire) = self.wire.clone() else { return };
+                self.asked = Some(Box::pin(ask(wire, question)));
             }
-            Action::Report(status) => self.report(status),
+            Action::Condemn(error) => {
+                self.asked = None;
+                self.wire = None;
+                self.ticket.condemn(error);
+            }
+            Action::Hurry { until } => self.ticket.hurry(until),
+            Action::NeededBy(by) => self.ticket.needed_by(by),
+            Action::Report(status) => {
+                if let RegistrationState::Abandoned(_) = status.state {
+                    // What is left of it is no reason to keep the shared lease.
+                    self.told.home = None;
+                }
+                self.report(status);
+            }
             Action::OtherTtl { granted } => {
-                let key = self.machine.key();
-                tracing::warn!(%key, asked = ?self.machine.ttl(), ?granted, "etcd grants another time to live");
+                let plan = self.machine.plan();
+                let (key, asked) = (&plan.key, plan.ttl);
+                tracing::warn!(%key, ?asked, ?granted, "etcd grants another time to live");
             }
             Action::End => {}
         }
     }
 
-    fn ask(&mut self, question: Question) {
-        if let Question::Connect(endpoint) = question {
-            let connector = self.connector.clone();
-            self.asked =
-                Some(Box::pin(
-                    async move { connector.connect(endpoint).await.map(Reply::Connected) },
-                ));
-            return;
-        }
-        let Some(wire) = self.wire.clone() else { return };
-        self.asked = Some(Box::pin(ask(wire, question)));
-    }
-
     /// Logs each change of state once.
     fn report(&mut self, status: RegistrationStatus) {
-        let key = self.machine.key();
+        let key = &self.machine.plan().key;
         let before = self.status.borrow().state.clone();
         let news = std::mem::discriminant(&before) != std::mem::discriminant(&status.state);
         match &status.state {
@@ -152,6 +178,12 @@ impl<C: Connect> Keeper<C> {
             RegistrationState::Abandoned(error) if news => tracing::warn!(%error, "gave up"),
             _ => {}
         }
+        let known = self.status.borrow().refused.as_ref().map(|refused| refused.version);
+        if let Some(refused) = status.refused.as_ref().filter(|new| Some(new.version) != known) {
+            let error = refused.cause.to_string();
+            tracing::warn!(%key, error, "this update cannot be registered; what was before stays");
+            self.said = Some(error);
+        }
         if let (RegistrationState::Registered, Some(error)) = (&status.state, &status.last_error) {
             // Said once for each text: it is tried again and again.
             let text = error.to_string();
@@ -164,17 +196,12 @@ impl<C: Connect> Keeper<C> {
     }
 }
 
-async fn ask<W: Wire>(wire: W, question: Question) -> Result<Reply<W>> {
-    Ok(Reply::Answer(match question {
-        Question::Watch(keys) => {
-            let mut watch = wire.watch(keys).await?;
-            // It stands once the first message says so.
-            return match watch.next().await? {
-                WatchMessage::Canceled(error) => Err(error),
-                _ => Ok(Reply::Watching(watch)),
-            };
+async fn ask<W: Wire>(wire: W, question: Question) -> Result<Answer> {
+    Ok(match question {
+        Question::Refresh => {
+            wire.refresh().await?;
+            Answer::Refreshed
         }
-        Question::Connect(_) => return Ok(Reply::Connected(wire)),
         Question::Grant { lease, ttl } => Answer::Granted(wire.grant(lease, ttl).await?),
         Question::GrantedTtl { lease } => Answer::GrantedTtl(wire.granted_ttl(lease).await?),
         Question::Renew { lease } => {
@@ -187,13 +214,15 @@ async fn ask<W: Wire>(wire: W, question: Question) -> Result<Reply<W>> {
             wire.revoke(lease).await?;
             Answer::Revoked
         }
-    }))
+    })
 }
 
-/// The next wish. The handle's last one is to leave: behind it the closed channel says nothing more.
-async fn wish(desired: &mut watch::Receiver<Desired>) -> Wanted {
-    match desired.changed().await {
-        Ok(()) => wanted(&desired.borrow_and_update()),
-        Err(_) => std::future::pending().await,
+/// Waits for news. Who says nothing more, or is not there, has none: the handle's last wish is to leave.
+async fn changed<T>(told: Option<&mut watch::Receiver<T>>) {
+    if let Some(told) = told
+        && told.changed().await.is_ok()
+    {
+        return;
     }
+    std::future::pending::<()>().await;
 }

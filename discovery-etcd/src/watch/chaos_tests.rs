@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Machine, follow};
+use super::{Follower, Machine, Translator};
 use crate::fake::{Fake, Faults, Moment, for_each_seed};
-use crate::native::Native;
+use crate::format::{Entry, Format as _, Native};
+use crate::link::Link;
 use crate::rotation::Rotation;
 
 /// Every removal passes.
@@ -30,8 +31,11 @@ fn rotation() -> Rotation {
 
 const PREFIX: &[u8] = b"/services/a/";
 
+/// How often what is known is audited.
+const AUDIT: Duration = Duration::from_secs(30);
+
 fn native() -> Native {
-    Native::new("/services".into())
+    Native::new("/services")
 }
 
 fn key(number: usize) -> Vec<u8> {
@@ -47,9 +51,12 @@ fn meant(moment: &Moment) -> BTreeMap<InstanceKey, Option<Instance>> {
     let watched = moment.keys.iter().filter(|(key, _)| key.starts_with(PREFIX));
     watched
         .filter_map(|(key, entry)| {
-            let key = native().decode_key(key).ok()?;
-            let instance = Native::decode(key.clone(), &entry.value).ok();
-            Some((key, instance.map(|(instance, _)| instance)))
+            native().record(key).ok()?;
+            let decoded = native().decode(&[Entry { key, value: &entry.value }]);
+            let name = key.strip_prefix(PREFIX)?;
+            let id = std::str::from_utf8(name).ok()?.parse().ok()?;
+            let instance = decoded.ok().and_then(|decoded| decoded.into_instances().next());
+            Some((InstanceKey::new("a".parse().unwrap(), id), instance))
         })
         .collect()
 }
@@ -73,11 +80,17 @@ impl Rig {
         let changes = publisher.subscribe();
         let status = changes.status();
         let (closed, closes) = watch::channel(false);
-        let rng = StdRng::seed_from_u64(seed);
-        let machine = Machine::new(PREFIX.to_vec(), rotation(), rng, Instant::now());
-        let connector = Arc::new(etcd.clone());
-        let follow = follow(connector, machine, native(), publisher, passing(), closes);
-        let task = tokio::spawn(follow);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (link, work) = Link::new(etcd.clone(), rotation(), false, StdRng::from_rng(&mut rng));
+        tokio::spawn(work);
+        let follower = Follower::new(
+            link.join(),
+            Machine::new(PREFIX.to_vec(), Some(AUDIT), rng),
+            Translator::new(Arc::new(native()), Some("a".parse().unwrap())),
+            publisher,
+            passing(),
+        );
+        let task = tokio::spawn(follower.follow(closes));
         Self { etcd, reader: Checked::new(changes), status, task, closed, moment: 0 }
     }
 
@@ -143,7 +156,12 @@ impl Rig {
     async fn ends(self) {
         drop(self.reader);
         timeout(Duration::from_secs(1), self.task).await.expect("the task ends").unwrap();
-        assert_eq!(self.etcd.open(), 0);
+        let closed = async {
+            while self.etcd.open() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(1), closed).await.expect("the connection is closed");
     }
 }
 
@@ -210,7 +228,7 @@ async fn course(seed: u64) {
     rig.until_right(Duration::from_secs(20)).await;
     // Well again, it stays so and follows at once.
     sleep(Duration::from_secs(20)).await;
-    let connections = rig.etcd.load().0;
+    let load = rig.etcd.load();
     for number in 0..8 {
         rig.write(number, Some(value(99)));
         rig.settle().await;
@@ -218,8 +236,7 @@ async fn course(seed: u64) {
     }
     assert!(rig.ports().iter().all(|port| port.ends_with(":99")), "{:?}", rig.ports());
     sleep(Duration::from_secs(60)).await;
-    let (later, lists) = rig.etcd.load();
-    assert_eq!((connections, lists), (later, 1));
+    assert_eq!(rig.etcd.load(), load, "neither connected nor listed anew");
     rig.ends().await;
 }
 
@@ -269,6 +286,28 @@ async fn a_lost_connection_leaves_the_set_and_makes_it_stale() {
     rig.etcd.set(Faults::default());
     rig.until_right(Duration::from_secs(6)).await;
     assert!(rig.ports().is_empty());
+    rig.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_forgot_to_tell_is_found_by_the_audit() {
+    let mut rig = Rig::new(1);
+    rig.write(1, Some(value(1)));
+    rig.write(2, Some(value(2)));
+    rig.settle().await;
+    let lists = rig.etcd.load().1;
+    sleep(AUDIT * 3).await;
+    rig.drain();
+    assert_eq!(rig.etcd.load().1, lists, "nothing differs, so nothing is listed");
+    let changes = |value: Option<Vec<u8>>| value.map(|value| (value, 0));
+    rig.etcd.with(|store| {
+        store.write_unseen(vec![(key(1), None), (key(2), changes(Some(value(3))))]);
+    });
+    rig.etcd.with(|store| store.write_unseen(vec![(key(4), changes(Some(value(4))))]));
+    assert_eq!(rig.ports(), ["http://10.0.0.1:1", "http://10.0.0.1:2"]);
+    rig.until_right(AUDIT.mul_f64(1.2) + Duration::from_secs(3)).await;
+    assert_eq!(rig.ports(), ["http://10.0.0.1:3", "http://10.0.0.1:4"]);
+    assert_eq!(rig.etcd.load(), (1, lists + 1));
     rig.ends().await;
 }
 

@@ -1,33 +1,21 @@
 //! The thin shell around the watch machine: it does what the machine says and tells it what happened.
-//! It drains the watch and never waits for a reader.
+//! It never waits for a reader.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
 
 use discovery_core::stabilise::Stabiliser;
 use discovery_core::{Instance, InstanceKey, Publisher, Replacement, SourceError};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::machine::{Action, Input, Machine};
 use super::translate::Translator;
-use crate::native::Native;
-use crate::wait::{answered, heard, reached};
-use crate::wire::{Connect, Keys, Kind, WatchStream, Wire, WireError};
+use crate::link::{News, Ticket};
+use crate::wait::{BoxFuture, answered, reached};
+use crate::wire::{Keys, List, Wire, WireError};
 
 type Set = Publisher<InstanceKey, Instance>;
-
-/// What was asked of the connection and has not been answered.
-type Asked<W> = Pin<Box<dyn Future<Output = Answer<W>> + Send>>;
-
-enum Answer<W: Wire> {
-    Connected(W),
-    Opened(W::Watch),
-    Page(crate::wire::Page),
-    Counted(Result<i64, WireError>),
-    Failed(WireError),
-}
 
 enum Next {
     Input(Input),
@@ -39,114 +27,114 @@ enum Next {
     Closed,
 }
 
-struct Follower<C: Connect> {
-    connector: Arc<C>,
-    prefix: Vec<u8>,
+/// What one watch consists of.
+pub(crate) struct Follower<W: Wire> {
+    ticket: Ticket<W>,
     machine: Machine,
     translator: Translator,
     publisher: Set,
     /// Between the translator and the publisher: which removals pass.
     stabiliser: Stabiliser,
     staged: Option<Replacement<InstanceKey, Instance>>,
-    wire: Option<C::Wire>,
-    watch: Option<<C::Wire as Wire>::Watch>,
-    asked: Option<Asked<C::Wire>>,
+    wire: Option<W>,
+    /// What was asked of the connection and has not been answered.
+    asked: Option<BoxFuture<Input>>,
 }
 
-/// Publishes what the machine follows until nobody reads it any more, or until `closed` says so.
-pub(crate) async fn follow<C: Connect>(
-    connector: Arc<C>,
-    machine: Machine,
-    native: Native,
-    publisher: Set,
-    stabiliser: Stabiliser,
-    mut closed: watch::Receiver<bool>,
-) {
-    let mut follower = Follower {
-        connector,
-        prefix: machine.prefix().to_vec(),
-        machine,
-        translator: Translator::new(native),
-        publisher,
-        stabiliser,
-        staged: None,
-        wire: None,
-        watch: None,
-        asked: None,
-    };
-    loop {
-        match follower.next(&mut closed).await {
-            Next::Input(input) => follower.machine.handle(input, Instant::now()),
-            Next::Stabilise => {
-                follower.stabiliser.tick(&mut follower.publisher, Instant::now());
-                continue;
-            }
-            Next::Unused => match std::mem::take(&mut follower.publisher).finish_if_unused() {
-                Ok(()) => return,
-                Err(publisher) => follower.publisher = publisher,
-            },
-            Next::Closed => return follower.publisher.close(),
-        }
-        while let Some(action) = follower.machine.next_action() {
-            follower.act(action);
+impl<W: Wire> Follower<W> {
+    pub(crate) fn new(
+        ticket: Ticket<W>,
+        machine: Machine,
+        translator: Translator,
+        publisher: Set,
+        stabiliser: Stabiliser,
+    ) -> Self {
+        Self {
+            ticket,
+            machine,
+            translator,
+            publisher,
+            stabiliser,
+            staged: None,
+            wire: None,
+            asked: None,
         }
     }
-}
 
-impl<C: Connect> Follower<C> {
+    /// Publishes what the machine follows until nobody reads it any more, or until `closed` says so.
+    pub(crate) async fn follow(mut self, mut closed: watch::Receiver<bool>) {
+        loop {
+            match self.next(&mut closed).await {
+                Next::Input(input) => self.machine.handle(input, Instant::now()),
+                Next::Stabilise => {
+                    self.stabiliser.tick(&mut self.publisher, Instant::now());
+                    continue;
+                }
+                Next::Unused => match std::mem::take(&mut self.publisher).finish_if_unused() {
+                    Ok(()) => return,
+                    Err(publisher) => self.publisher = publisher,
+                },
+                Next::Closed => return self.publisher.close(),
+            }
+            while let Some(action) = self.machine.next_action() {
+                self.act(action);
+            }
+        }
+    }
+
     /// Waits for the next thing to happen.
     async fn next(&mut self, closed: &mut watch::Receiver<bool>) -> Next {
-        loop {
-            let deadline = self.machine.deadline();
-            // Not while a list is being staged: it says what is there as of one moment.
-            let decide = self.stabiliser.deadline().filter(|_| self.staged.is_none());
-            let input = tokio::select! {
-                // Only the watch can be ready all the time, so it comes last.
-                biased;
-                () = told(closed) => return Next::Closed,
-                () = self.publisher.unused() => return Next::Unused,
-                answer = answered(&mut self.asked) => {
-                    self.asked = None;
-                    match answer {
-                        Answer::Connected(wire) => {
-                            self.wire = Some(wire);
-                            Input::Connected
-                        }
-                        Answer::Opened(watch) => {
-                            self.watch = Some(watch);
-                            continue;
-                        }
-                        Answer::Page(page) => Input::Page(page),
-                        Answer::Counted(counted) => Input::Counted(counted),
-                        Answer::Failed(error) => Input::Failed(error),
-                    }
-                }
-                () = sleep_until(deadline) => Input::Tick,
-                () = reached(decide) => return Next::Stabilise,
-                message = heard(&mut self.watch) => match message {
-                    Ok(message) => Input::Watch(message),
-                    Err(error) => Input::Failed(error),
-                },
-            };
-            return Next::Input(input);
-        }
+        let deadline = self.machine.deadline();
+        // Not while a list is being staged: it says what is there as of one moment.
+        let decide = self.stabiliser.deadline().filter(|_| self.staged.is_none());
+        let first = [deadline, decide].into_iter().flatten().min();
+        let news = tokio::select! {
+            // Only the news can be ready all the time, so they come last.
+            biased;
+            () = told(closed) => return Next::Closed,
+            () = self.publisher.unused() => return Next::Unused,
+            answer = answered(&mut self.asked) => {
+                self.asked = None;
+                return Next::Input(answer);
+            }
+            () = reached(first) => return match decide {
+                Some(_) if decide == first => Next::Stabilise,
+                _ => Next::Input(Input::Tick),
+            },
+            news = self.ticket.next() => news,
+        };
+        Next::Input(match news {
+            Some(News::Up(wire)) => {
+                let endpoint = wire.endpoint();
+                self.wire = Some(wire);
+                Input::Up(endpoint)
+            }
+            Some(News::Down(error)) => {
+                self.wire = None;
+                Input::Down(error)
+            }
+            Some(News::Doubt(error)) => Input::Doubt(error),
+            Some(News::Trust) => Input::Trust,
+            Some(News::Retry) => Input::Retry,
+            Some(News::Created { revision }) => Input::Created { revision },
+            Some(News::Refused(error) | News::Canceled(error)) => Input::Refused(error),
+            Some(News::Events(events)) => Input::Events(events),
+            // The runtime is shutting down, and this task goes with it.
+            None => std::future::pending().await,
+        })
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Connect(endpoint) => {
-                let connector = self.connector.clone();
-                self.ask(async move { connector.connect(endpoint).await.map(Answer::Connected) });
-            }
             Action::Open => {
-                let Some(wire) = self.wire.clone() else { return };
-                let keys = Keys::Prefix(self.prefix.clone());
-                self.ask(async move { wire.watch(keys).await.map(Answer::Opened) });
+                let keys = Keys::Prefix(self.machine.prefix().to_vec());
+                self.ticket.open(keys);
             }
-            Action::List(list) => {
+            Action::Refresh => {
                 let Some(wire) = self.wire.clone() else { return };
-                self.ask(async move { wire.list(list).await.map(Answer::Page) });
+                self.ask(async move { Input::Refreshed(wire.refresh().await) });
             }
+            Action::List(list) => self.list(list),
             Action::Stage(page) => {
                 let staged = self.staged.get_or_insert_with(|| {
                     self.translator.begin();
@@ -154,65 +142,79 @@ impl<C: Connect> Follower<C> {
                 });
                 self.translator.stage(page, staged, |key| self.stabiliser.is_held(key));
             }
-            Action::Commit { revision } => {
-                if let Some(staged) = self.staged.take() {
-                    let revision = revision.unsigned_abs();
-                    let (out, now) = (&mut self.publisher, Instant::now());
-                    if self.stabiliser.commit(staged, Some(revision), out, now) {
-                        self.log_live(revision);
-                    } else {
-                        // Something was published in between. List again rather than be wrong.
-                        let error = WireError::new(Kind::Unreachable, "list", "home", "outdated");
-                        self.machine.handle(Input::Failed(error), now);
-                    }
-                }
-            }
+            Action::Commit { revision } => self.commit(revision.unsigned_abs()),
             Action::Apply(events) => {
                 let revision = events.last().map(|event| event.revision().unsigned_abs());
                 let batch = self.translator.batch(events);
                 self.stabiliser.apply(batch, revision, &mut self.publisher, Instant::now());
             }
-            Action::Probe => {
-                if let Some(watch) = &mut self.watch {
-                    watch.probe();
-                }
+            Action::AuditBegin => self.translator.audit_begin(),
+            Action::AuditPage(page) => self.translator.audit_page(&page),
+            Action::AuditEnd { at } => self.translator.audit_end(at),
+            Action::AuditSettle => {
+                let differing = self.translator.audit_settle();
+                self.machine.handle(Input::Audited(differing), Instant::now());
             }
-            Action::Count => {
-                let Some(wire) = self.wire.clone() else { return };
-                let prefix = self.prefix.clone();
-                self.ask(async move { Ok(Answer::Counted(wire.count(&prefix).await)) });
+            Action::Repair { differing } => {
+                let prefix = self.prefix();
+                tracing::warn!(prefix, differing, "the audit found what was missed; listing anew");
             }
             Action::Trust => {
                 self.publisher.fresh();
                 self.stabiliser.found();
-                let prefix = String::from_utf8_lossy(&self.prefix);
-                tracing::info!(%prefix, "etcd answers again");
+                tracing::info!(prefix = self.prefix(), "etcd answers again");
             }
-            Action::Disconnect => {
+            Action::Abandon => {
                 self.asked = None;
-                self.watch = None;
-                self.wire = None;
                 self.staged = None;
+                self.ticket.close();
             }
+            Action::Condemn(error) => self.ticket.condemn(error),
+            Action::Check => self.ticket.check(),
             Action::Trouble(error) => self.trouble(error),
         }
     }
 
-    fn ask(
-        &mut self,
-        question: impl Future<Output = Result<Answer<C::Wire>, WireError>> + Send + 'static,
-    ) {
-        self.asked = Some(Box::pin(async move { question.await.unwrap_or_else(Answer::Failed) }));
+    fn ask(&mut self, question: impl Future<Output = Input> + Send + 'static) {
+        self.asked = Some(Box::pin(question));
     }
 
-    fn log_live(&self, revision: u64) {
-        let prefix = String::from_utf8_lossy(&self.prefix);
-        tracing::info!(%prefix, revision, instances = self.publisher.len(), "watching etcd");
+    fn list(&mut self, list: List) {
+        let Some(wire) = self.wire.clone() else { return };
+        if list.after.is_none() {
+            return self.ask(async move { Input::Page(wire.list(list).await) });
+        }
+        // On a task of its own: it is fetched while the page before it is being read.
+        let mut fetch = JoinSet::new();
+        fetch.spawn(async move { wire.list(list).await });
+        self.ask(async move {
+            match fetch.join_next().await {
+                Some(Ok(page)) => Input::Page(page),
+                _ => std::future::pending().await,
+            }
+        });
+    }
+
+    fn commit(&mut self, revision: u64) {
+        let Some(mut staged) = self.staged.take() else { return };
+        self.translator.finish(&mut staged, |key| self.stabiliser.is_held(key));
+        let (out, now) = (&mut self.publisher, Instant::now());
+        if self.stabiliser.commit(staged, Some(revision), out, now) {
+            let instances = self.publisher.len();
+            tracing::info!(prefix = self.prefix(), revision, instances, "watching etcd");
+        } else {
+            // List again rather than be wrong.
+            self.machine.handle(Input::Outdated, now);
+        }
+    }
+
+    fn prefix(&self) -> String {
+        String::from_utf8_lossy(self.machine.prefix()).into_owned()
     }
 
     /// Logged when the state changes, not with each attempt.
     fn trouble(&mut self, error: WireError) {
-        let prefix = String::from_utf8_lossy(&self.prefix).into_owned();
+        let prefix = self.prefix();
         let before = self.publisher.status().get();
         if before.is_fresh() {
             let instances = before.endpoints;

@@ -1,126 +1,330 @@
-//! From etcd's keys and values to the publisher's. A value that cannot be read is reported once, the
-//! last good value of its key stays, and the rest goes on.
+//! From etcd's keys and values to the publisher's, by a [`Format`]. A value that cannot be read is
+//! reported once, what its record stood for stays, and the rest goes on.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
-use discovery_core::{Instance, InstanceKey, Replacement, Update};
+use discovery_core::{Instance, InstanceKey, Replacement, ServiceName, Update};
 
-use crate::native::Native;
-use crate::wire::{Event, KeyValue, Page};
+use super::audit::Audit;
+use super::table::Table;
+use crate::format::{Entry, Format, Record, Undecodable};
+use crate::wire::{Event, Page};
 
-/// What a key and its value mean.
-enum Meaning {
-    Instance(InstanceKey, Arc<Instance>),
-    /// The value cannot be read; whatever was known of the key stays.
-    Unreadable(InstanceKey),
-    /// Not an instance's key at all.
-    Nothing,
-}
+type Set = Replacement<InstanceKey, Instance>;
+type Found = Vec<(InstanceKey, Arc<Instance>)>;
 
+/// Translates what one watch says.
 pub(crate) struct Translator {
-    native: Native,
-    /// Keys whose value (as a hash) was reported as unreadable.
-    reported: HashMap<Vec<u8>, u64>,
-    /// Keys whose value was reported to name another service or id.
-    differing: HashSet<Vec<u8>>,
-    hasher: RandomState,
+    format: Arc<dyn Format>,
+    service: Option<ServiceName>,
+    table: Table,
+    reports: Reports,
+    /// While one goes on.
+    audit: Option<Audit>,
 }
 
 impl Translator {
-    pub(crate) fn new(native: Native) -> Self {
-        Self {
-            native,
-            reported: HashMap::new(),
-            differing: HashSet::new(),
-            hasher: RandomState::new(),
-        }
+    /// Translates for who watches `service`, or all of them: instances of others are left out.
+    pub(crate) fn new(format: Arc<dyn Format>, service: Option<ServiceName>) -> Self {
+        let (table, reports) = (Table::default(), Reports::default());
+        Self { format, service, table, reports, audit: None }
+    }
+
+    /// The pages of a whole set follow; those of an earlier one that was not finished do not count.
+    pub(crate) fn begin(&mut self) {
+        self.audit = None;
+        self.table.begin_list();
+        self.reports.begin();
     }
 
     /// A page is the next part of the whole set.
     pub(crate) fn stage(
         &mut self,
         page: Page,
-        replacement: &mut Replacement<InstanceKey, Instance>,
+        replacement: &mut Set,
         is_held: impl Fn(&InstanceKey) -> bool,
     ) {
-        let mut part = Vec::with_capacity(page.entries.len());
+        let mut found = Found::with_capacity(page.entries.len());
+        let format = self.format.clone();
         for entry in page.entries {
-            match self.read(entry) {
-                Meaning::Instance(key, instance) => part.push((key, instance)),
-                // One that vanished before has not come back with a value that cannot be read.
-                Meaning::Unreadable(key) if !is_held(&key) => {
-                    replacement.keep(&key);
+            let (key, value, revision) = (entry.key, entry.value, entry.revision);
+            match format.record(&key) {
+                Ok(Record::Whole) => {
+                    let from = found.len();
+                    let entries = [Entry { key: &key, value: &value }];
+                    if self.decode(&key, &entries, &mut found) {
+                        let stands = found[from..].iter().map(|(key, _)| key).collect();
+                        self.table.list(key, revision, stands);
+                    } else {
+                        keep(replacement, self.table.list_unreadable(key, revision), &is_held);
+                    }
                 }
-                Meaning::Unreadable(_) | Meaning::Nothing => {}
+                Ok(Record::Part(name)) => {
+                    let name = name.to_vec();
+                    self.table.list_part(&name, key, revision, value);
+                }
+                Ok(Record::Nothing) => {}
+                Err(error) => {
+                    let entries = [Entry { key: &key, value: &value }];
+                    self.reports.unreadable(&key, &entries, &error);
+                }
             }
         }
-        replacement.extend(part);
+        replacement.extend(found);
+    }
+
+    /// All pages of the whole set have been staged. What is not in it is forgotten.
+    pub(crate) fn finish(&mut self, replacement: &mut Set, is_held: impl Fn(&InstanceKey) -> bool) {
+        let mut table = std::mem::take(&mut self.table);
+        let mut found = Found::new();
+        table.end_list(|name, parts, stood| {
+            let from = found.len();
+            if self.decode(name, &entries(parts), &mut found) {
+                return found[from..].iter().map(|(key, _)| key).collect();
+            }
+            keep(replacement, stood.keys(), &is_held);
+            stood
+        });
+        self.table = table;
+        self.reports.finish();
+        replacement.extend(found);
     }
 
     /// The changes of one or more revisions, as one batch.
     pub(crate) fn batch(&mut self, events: Vec<Event>) -> Vec<Update<InstanceKey, Arc<Instance>>> {
         let mut batch = Vec::with_capacity(events.len());
+        let mut turn = Turn::default();
         for event in events {
-            match event {
-                Event::Put(entry) => {
-                    if let Meaning::Instance(key, instance) = self.read(entry) {
-                        batch.push(Update::Insert(key, instance));
-                    }
-                }
-                Event::Delete { key, .. } => {
-                    self.reported.remove(&key);
-                    self.differing.remove(&key);
-                    if let Ok(key) = self.native.decode_key(&key) {
-                        batch.push(Update::Remove(key));
-                    }
-                }
+            if turn.revision != event.revision() {
+                self.end(&mut turn, &mut batch);
+                turn.revision = event.revision();
             }
+            self.event(event, &mut turn);
         }
+        self.end(&mut turn, &mut batch);
         batch
     }
 
-    /// Forgets reports of keys that are no longer there, after a whole set was staged.
-    pub(crate) fn begin(&mut self) {
-        // At worst a value that is still unreadable is reported once for each connection.
-        if self.reported.len() + self.differing.len() > 10_000 {
-            self.reported.clear();
-            self.differing.clear();
+    fn event(&mut self, event: Event, turn: &mut Turn) {
+        let format = self.format.clone();
+        if let (Some(audit), Event::Delete { key, revision }) = (&mut self.audit, &event) {
+            audit.deleted(key, *revision);
+        }
+        match (format.record(event.key()), &event) {
+            (Ok(Record::Whole), Event::Put(put)) => {
+                let from = turn.found.len();
+                let entries = [Entry { key: &put.key, value: &put.value }];
+                if self.decode(&put.key, &entries, &mut turn.found) {
+                    let stands = turn.found[from..].iter().map(|(key, _)| key).collect();
+                    let stood = self.table.put(&put.key, put.revision, stands);
+                    turn.gone.extend_from_slice(stood.keys());
+                } else {
+                    self.table.unreadable(&put.key, put.revision);
+                }
+            }
+            (Ok(Record::Whole), Event::Delete { key, .. }) => {
+                turn.gone.extend_from_slice(self.table.remove(key).keys());
+                self.reports.forget(key);
+            }
+            (Ok(Record::Part(name)), Event::Put(put)) => {
+                self.table.put_part(name, &put.key, put.revision, put.value.clone());
+                turn.touched.insert(name.to_vec());
+            }
+            (Ok(Record::Part(name)), Event::Delete { key, .. }) => {
+                self.table.remove_part(name, key);
+                turn.touched.insert(name.to_vec());
+            }
+            (Ok(Record::Nothing), _) => {}
+            (Err(error), Event::Put(put)) => {
+                let entry = Entry { key: &put.key, value: &put.value };
+                self.reports.unreadable(&put.key, &[entry], &error);
+            }
+            (Err(_), Event::Delete { key, .. }) => self.reports.forget(key),
         }
     }
 
-    fn read(&mut self, entry: KeyValue) -> Meaning {
-        let KeyValue { key: raw, value, .. } = entry;
-        let key = match self.native.decode_key(&raw) {
-            Ok(key) => key,
-            Err(error) => {
-                self.report(raw, &value, &error);
-                return Meaning::Nothing;
+    /// All events of a revision are in: only now is a record of several keys whole, and is it known
+    /// that what one record dropped no other has taken over.
+    fn end(&mut self, turn: &mut Turn, batch: &mut Vec<Update<InstanceKey, Arc<Instance>>>) {
+        for name in std::mem::take(&mut turn.touched) {
+            let table = std::mem::take(&mut self.table);
+            let parts = table.parts(&name);
+            let from = turn.found.len();
+            let gone = parts.is_empty();
+            let read = gone || self.decode(&name, &entries(&parts), &mut turn.found);
+            drop(parts);
+            self.table = table;
+            if gone {
+                self.reports.forget(&name);
             }
-        };
-        match Native::decode(key.clone(), &value) {
-            Ok((instance, differs)) => {
-                if differs && self.differing.insert(raw.clone()) {
-                    tracing::info!(%key, "its value names another service or id; the key counts");
-                }
-                if self.reported.remove(&raw).is_some() {
-                    tracing::info!(%key, "the value can be read again");
-                }
-                Meaning::Instance(key, Arc::new(instance))
-            }
-            Err(error) => {
-                self.report(raw, &value, &error);
-                Meaning::Unreadable(key)
+            if read {
+                let stands = turn.found[from..].iter().map(|(key, _)| key).collect();
+                let stood = self.table.join(&name, stands);
+                turn.gone.extend_from_slice(stood.keys());
             }
         }
+        let mut gone = std::mem::take(&mut turn.gone);
+        if !gone.is_empty() && !turn.found.is_empty() {
+            let there: HashSet<&InstanceKey> = turn.found.iter().map(|(key, _)| key).collect();
+            gone.retain(|key| !there.contains(key));
+        }
+        batch.extend(gone.into_iter().map(Update::Remove));
+        batch.extend(turn.found.drain(..).map(|(key, instance)| Update::Insert(key, instance)));
     }
 
-    fn report(&mut self, raw: Vec<u8>, value: &[u8], error: &crate::native::Undecodable) {
-        let hash = self.hasher.hash_one(value);
-        let key = String::from_utf8_lossy(&raw).escape_debug().take(300).collect::<String>();
-        if self.reported.insert(raw, hash) != Some(hash) {
-            tracing::warn!(key, %error, bytes = value.len(), "not an instance; ignored");
+    /// Adds the instances of a record; `false` if it cannot be read.
+    fn decode(&mut self, name: &[u8], entries: &[Entry<'_>], found: &mut Found) -> bool {
+        match self.format.decode(entries) {
+            Ok(decoded) => {
+                self.reports.readable(name, decoded.differs());
+                let ours = |instance: &Instance| {
+                    self.service.as_ref().is_none_or(|service| instance.service == *service)
+                };
+                let instances = decoded.into_instances().filter(ours);
+                found.extend(instances.map(|instance| (instance.key(), Arc::new(instance))));
+                true
+            }
+            Err(error) => {
+                self.reports.unreadable(name, entries, &error);
+                false
+            }
         }
     }
 }
+
+/// The audit: keys and revisions are listed at one revision, while events go on.
+impl Translator {
+    /// The pages of an audit follow.
+    pub(crate) fn audit_begin(&mut self) {
+        self.table.next_mark();
+        self.audit = Some(Audit::default());
+    }
+
+    /// A page of keys and revisions; values do not matter.
+    pub(crate) fn audit_page(&mut self, page: &Page) {
+        let Some(audit) = &mut self.audit else { return };
+        for entry in &page.entries {
+            let name = match self.format.record(&entry.key) {
+                Ok(Record::Whole) => None,
+                Ok(Record::Part(name)) => Some(name),
+                Ok(Record::Nothing) | Err(_) => continue,
+            };
+            audit.has(&entry.key, entry.revision, self.table.mark(name, &entry.key));
+        }
+    }
+
+    /// That was the last page; all of them are as of revision `at`.
+    pub(crate) fn audit_end(&mut self, at: i64) {
+        let Some(audit) = &mut self.audit else { return };
+        for (key, known) in self.table.unmarked() {
+            audit.lacks(key, at, known);
+        }
+    }
+
+    /// How many keys are still not as the audit said, now that events had time to come. It counts up
+    /// to some dozens; 0 if there is no audit, or a whole set has been staged since.
+    pub(crate) fn audit_settle(&mut self) -> usize {
+        let Some(audit) = self.audit.take() else { return 0 };
+        audit.settle(|key| match self.format.record(key) {
+            Ok(Record::Part(name)) => self.table.revision(Some(name), key),
+            _ => self.table.revision(None, key),
+        })
+    }
+}
+
+/// What the events of one revision come to.
+#[derive(Default)]
+struct Turn {
+    revision: i64,
+    found: Found,
+    /// What records stood for before; some of it can be found again.
+    gone: Vec<InstanceKey>,
+    /// The records of several keys that changed.
+    touched: BTreeSet<Vec<u8>>,
+}
+
+/// One that vanished before has not come back with a value that cannot be read.
+fn keep(set: &mut Set, keys: &[InstanceKey], is_held: impl Fn(&InstanceKey) -> bool) {
+    for key in keys.iter().filter(|key| !is_held(key)) {
+        set.keep(key);
+    }
+}
+
+fn entries<'a>(parts: &[(&'a [u8], &'a [u8])]) -> Vec<Entry<'a>> {
+    parts.iter().map(|(key, value)| Entry { key, value }).collect()
+}
+
+/// What was said about records, so that each thing is said once.
+#[derive(Default)]
+struct Reports {
+    /// Records that cannot be read, and their value as a hash.
+    unreadable: HashMap<Vec<u8>, u64>,
+    /// Records whose value names another service or id than the key.
+    differing: HashSet<Vec<u8>>,
+    /// Of both, those in the list that is under way, if one is.
+    listed: Option<HashSet<Vec<u8>>>,
+    hasher: RandomState,
+}
+
+impl Reports {
+    fn readable(&mut self, name: &[u8], differs: bool) {
+        if differs {
+            if self.differing.insert(name.to_vec()) {
+                tracing::info!(
+                    key = shown(name),
+                    "its value names another service or id; the key counts"
+                );
+            }
+            self.list(name);
+        }
+        if self.unreadable.remove(name).is_some() {
+            tracing::info!(key = shown(name), "the value can be read again");
+        }
+    }
+
+    fn unreadable(&mut self, name: &[u8], entries: &[Entry<'_>], error: &Undecodable) {
+        let mut hasher = self.hasher.build_hasher();
+        for entry in entries {
+            (entry.key, entry.value).hash(&mut hasher);
+        }
+        let hash = hasher.finish();
+        if self.unreadable.insert(name.to_vec(), hash) != Some(hash) {
+            let bytes: usize = entries.iter().map(|entry| entry.value.len()).sum();
+            tracing::warn!(key = shown(name), %error, bytes, "not an instance; ignored");
+        }
+        self.list(name);
+    }
+
+    fn list(&mut self, name: &[u8]) {
+        if let Some(listed) = &mut self.listed {
+            listed.insert(name.to_vec());
+        }
+    }
+
+    fn forget(&mut self, name: &[u8]) {
+        self.unreadable.remove(name);
+        self.differing.remove(name);
+    }
+
+    fn begin(&mut self) {
+        self.listed = Some(HashSet::new());
+    }
+
+    /// The list is complete: what is not in it is gone.
+    fn finish(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        self.unreadable.retain(|name, _| listed.contains(name));
+        self.differing.retain(|name| listed.contains(name));
+    }
+}
+
+/// A key for a log: one line, and not a long one.
+fn shown(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).escape_debug().take(300).collect()
+}
+
+#[cfg(test)]
+#[path = "translate_tests.rs"]
+mod tests;

@@ -1,26 +1,31 @@
 //! The waist over `etcd-client`, whose types are mapped to ours at once.
 
-use std::future::Future as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
     Channel, Client, Compare, CompareOp, ConnectOptions, GetOptions, LeaseGrantOptions, PutOptions,
-    ResponseHeader, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    ResponseHeader, Txn, TxnOp, TxnOpResponse,
 };
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
+use super::dial::Dial;
+use super::stream::EtcdStream;
 use super::{
-    Connect, Event, Found, Guard, GuardedPut, KeyValue, Keys, List, Page, PutReply, Result,
-    WatchMessage, WatchStream, Wire, WireError,
+    Connect, Found, Guard, GuardedPut, KeyValue, Keys, List, Page, PutReply, Result, Wire,
+    WireError,
 };
-use crate::config::EtcdConfig;
+use crate::config::{Credentials, EtcdConfig};
+use crate::wait::BoxFuture;
 
 /// HTTP/2 pings find a dead connection in the end; etcd takes more than one in 5 s for an attack.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_WITHIN: Duration = Duration::from_secs(5);
+/// A page must be able to arrive while the one before it is still being read.
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
 /// A page of etcd's largest values must fit.
 const LARGEST_MESSAGE: usize = 64 << 20;
 /// Keys in a page. Smaller pages make etcd quadratic: it counts the rest of the range for each.
@@ -28,59 +33,134 @@ const PAGE: i64 = 10_000;
 /// Where values are so large that a page is over the limit, its keys are divided by this.
 const SMALLER: i64 = 8;
 
-/// Makes connections as the configuration says.
+/// The credentials as they are now; they can be changed while the program runs.
+type SharedCredentials = Arc<Mutex<Option<Credentials>>>;
+
+/// Makes connections as the configuration says. Clones share the credentials.
+#[derive(Clone)]
 pub(crate) struct EtcdConnector {
-    config: EtcdConfig,
+    #[cfg(feature = "tls")]
+    config: Arc<EtcdConfig>,
+    credentials: SharedCredentials,
+    channel: Option<ChannelMaker>,
     /// Keys in a page: fewer, once values have shown to be large.
     page: Arc<AtomicI64>,
-    /// For watches: a member that has lost its cluster then says so instead of keeping silent.
-    require_leader: bool,
 }
+
+/// Makes the channel to an endpoint, where the usual one will not do.
+pub(crate) type ChannelMaker = Arc<
+    dyn Fn(String) -> BoxFuture<std::result::Result<tonic::transport::Channel, BoxError>>
+        + Send
+        + Sync,
+>;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl EtcdConnector {
-    pub(crate) fn new(config: EtcdConfig) -> Self {
-        Self { config, page: Arc::new(AtomicI64::new(PAGE)), require_leader: true }
+    pub(crate) fn new(config: &EtcdConfig, channel: Option<ChannelMaker>) -> Self {
+        let credentials = Arc::new(Mutex::new(config.credentials.clone()));
+        let page = Arc::new(AtomicI64::new(PAGE));
+        Self {
+            #[cfg(feature = "tls")]
+            config: Arc::new(config.clone()),
+            credentials,
+            channel,
+            page,
+        }
     }
-}
 
-impl Connect for EtcdConnector {
-    type Wire = EtcdWire;
+    /// From the next authentication on, these are presented.
+    pub(crate) fn set_credentials(&self, credentials: Credentials) {
+        *lock(&self.credentials) = Some(credentials);
+    }
 
-    async fn connect(&self, endpoint: usize) -> Result<EtcdWire> {
-        let name = self.config.endpoints.get(endpoint).map_or("", String::as_str);
+    async fn channel(&self, name: &str) -> Result<tonic::transport::Channel> {
         let failed = |cause: &dyn std::fmt::Display| WireError::unreachable("connect", name, cause);
+        if let Some(make) = &self.channel {
+            return make(name.to_owned()).await.map_err(|error| failed(&error));
+        }
         let channel = Endpoint::from_shared(name.to_owned())
             .map_err(|error| failed(&error))?
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WITHIN)
             .keep_alive_while_idle(false)
-            .tcp_nodelay(true);
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
         #[cfg(feature = "tls")]
         let channel = match self.config.tls_for(name).await.map_err(|error| failed(&error))? {
-            Some(tls) => channel.tls_config(tls).map_err(|error| failed(&error))?,
+            Some(tls) => channel.tls_config(tls).map_err(|error| {
+                WireError::of("connect", name, &etcd_client::Error::TransportError(error))
+            })?,
             None => channel,
         };
-        let channel = channel.connect().await.map_err(|error| {
-            WireError::of("connect", name, &etcd_client::Error::TransportError(error))
-        })?;
-        let mut options = ConnectOptions::new().with_require_leader(self.require_leader);
-        if let Some(credentials) = &self.config.credentials {
+        channel.connect_with_connector(Dial::once()).await.map_err(|error| {
+            WireError::of_first("connect", name, &etcd_client::Error::TransportError(error))
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connect for EtcdConnector {
+    type Wire = EtcdWire;
+
+    async fn connect(&self, endpoint: &str) -> Result<EtcdWire> {
+        let channel = self.channel(endpoint).await?;
+        // A member that has lost its cluster then says so instead of keeping silent.
+        let mut options = ConnectOptions::new().with_require_leader(true);
+        let credentials = lock(&self.credentials).clone();
+        if let Some(credentials) = &credentials {
             let (user, password) = credentials.parts();
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
         let client = Client::from_channel(Channel::Tonic(channel), Some(options))
             .await
-            .map_err(|error| WireError::of("authenticate", name, &error))?;
-        Ok(EtcdWire { client, page: self.page.clone(), endpoint: name.to_owned() })
+            .map_err(|error| WireError::of_first("authenticate", endpoint, &error))?;
+        let heard = Arc::new(AtomicBool::new(credentials.is_some()));
+        Ok(EtcdWire(Arc::new(Inner {
+            client,
+            credentials: self.credentials.clone(),
+            presented: tokio::sync::Mutex::new((credentials, Instant::now())),
+            page: self.page.clone(),
+            endpoint: Arc::from(endpoint),
+            secure: endpoint.starts_with("https://"),
+            heard,
+        })))
     }
 }
 
 /// A connection to one etcd endpoint.
 #[derive(Clone)]
-pub(crate) struct EtcdWire {
+pub(crate) struct EtcdWire(Arc<Inner>);
+
+struct Inner {
     client: Client,
+    credentials: SharedCredentials,
+    /// Which credentials were presented last, and when that began.
+    presented: tokio::sync::Mutex<(Option<Credentials>, Instant)>,
     page: Arc<AtomicI64>,
-    endpoint: String,
+    endpoint: Arc<str>,
+    secure: bool,
+    heard: Contact,
+}
+
+/// Whether anything was ever heard on a connection; noted by what is asked first, to authenticate or to
+/// watch.
+pub(super) type Contact = Arc<AtomicBool>;
+
+pub(super) fn failure(
+    heard: &Contact,
+    attempt: &str,
+    endpoint: &str,
+    error: &etcd_client::Error,
+) -> WireError {
+    if heard.load(Ordering::Relaxed) {
+        WireError::of(attempt, endpoint, error)
+    } else {
+        WireError::of_first(attempt, endpoint, error)
+    }
 }
 
 impl EtcdWire {
@@ -88,23 +168,52 @@ impl EtcdWire {
         &'a self,
         attempt: &'a str,
     ) -> impl Fn(etcd_client::Error) -> WireError + use<'a> {
-        move |error| WireError::of(attempt, &self.endpoint, &error)
+        move |error| failure(&self.0.heard, attempt, &self.0.endpoint, &error)
+    }
+
+    fn kv(&self) -> etcd_client::KvClient {
+        self.0.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE)
     }
 }
 
 impl Wire for EtcdWire {
-    type Watch = EtcdWatch;
+    type Stream = EtcdStream;
 
-    async fn watch(&self, keys: Keys) -> Result<EtcdWatch> {
-        let (key, options) = match keys {
-            Keys::One(key) => (key, WatchOptions::new()),
-            Keys::Prefix(prefix) => (prefix, WatchOptions::new().with_prefix()),
-        };
-        let attempt = format!("watch {}", shown(&key));
-        let mut client = self.client.watch_client().max_decoding_message_size(LARGEST_MESSAGE);
-        let stream =
-            client.watch(key, Some(options)).await.map_err(|e| self.failed(&attempt)(e))?;
-        Ok(EtcdWatch { stream, attempt, endpoint: self.endpoint.clone() })
+    fn endpoint(&self) -> Arc<str> {
+        self.0.endpoint.clone()
+    }
+
+    fn stream(&self) -> EtcdStream {
+        let client = self.0.client.watch_client().max_decoding_message_size(LARGEST_MESSAGE);
+        EtcdStream::new(client, self.0.endpoint.clone(), self.0.heard.clone())
+    }
+
+    async fn refresh(&self) -> Result<()> {
+        let asked = Instant::now();
+        let mut presented = self.0.presented.lock().await;
+        let Some(credentials) = lock(&self.0.credentials).clone() else { return Ok(()) };
+        // Somebody else has done it while we waited: many watches find out at once.
+        if presented.0.as_ref() == Some(&credentials) && presented.1 >= asked {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let (user, password) = credentials.parts();
+        let user = Some((user.to_owned(), password.to_owned()));
+        let mut client = self.0.client.clone();
+        client.update_user(user).await.map_err(self.failed("authenticate"))?;
+        *presented = (Some(credentials), began);
+        Ok(())
+    }
+
+    async fn members(&self) -> Result<Vec<String>> {
+        let mut client = self.0.client.cluster_client();
+        let reply = client.member_list().await.map_err(self.failed("list the members"))?;
+        let scheme = if self.0.secure { "https://" } else { "http://" };
+        let urls = reply.members().iter().flat_map(etcd_client::Member::client_urls);
+        Ok(urls
+            .filter(|url| url.starts_with(scheme))
+            .map(|url| url.trim_end_matches('/').to_owned())
+            .collect())
     }
 
     async fn list(&self, list: List) -> Result<Page> {
@@ -120,13 +229,14 @@ impl Wire for EtcdWire {
                 (after, options.with_range(prefix_end(&list.prefix)))
             }
         };
-        let mut client = self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE);
+        let options = if list.keys_only { options.with_keys_only() } else { options };
+        let mut client = self.kv();
         let mut reply = loop {
-            let limit = self.page.load(Ordering::Relaxed);
+            let limit = self.0.page.load(Ordering::Relaxed);
             match client.get(from.clone(), Some(options.clone().with_limit(limit))).await {
                 Ok(reply) => break reply,
                 Err(error) if is_too_large(&error) && limit > 1 => {
-                    self.page.store((limit / SMALLER).max(1), Ordering::Relaxed);
+                    self.0.page.store((limit / SMALLER).max(1), Ordering::Relaxed);
                 }
                 Err(error) => return Err(self.failed(&attempt)(error)),
             }
@@ -138,37 +248,47 @@ impl Wire for EtcdWire {
         })
     }
 
-    async fn count(&self, prefix: &[u8]) -> Result<i64> {
-        let attempt = format!("count {}", shown(prefix));
-        let options = GetOptions::new().with_prefix().with_count_only();
-        let mut client = self.client.kv_client();
-        let reply =
-            client.get(prefix, Some(options)).await.map_err(|e| self.failed(&attempt)(e))?;
+    async fn count(&self, keys: &Keys) -> Result<i64> {
+        let attempt = format!("count {}", shown(keys.bytes()));
+        let options = GetOptions::new().with_count_only();
+        let options = match keys {
+            Keys::One(_) => options,
+            Keys::Prefix(_) => options.with_prefix(),
+        };
+        let mut client = self.kv();
+        let reply = client
+            .get(keys.bytes(), Some(options))
+            .await
+            .map_err(|error| self.failed(&attempt)(error))?;
         Ok(revision(reply.header()))
     }
 
     async fn get(&self, key: &[u8]) -> Result<Found> {
         let attempt = format!("get {}", shown(key));
-        let mut client = self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE);
+        let mut client = self.kv();
         let mut reply = client.get(key, None).await.map_err(|e| self.failed(&attempt)(e))?;
         let revision = revision(reply.header());
         Ok(Found { entry: reply.take_kvs().into_iter().next().map(entry), revision })
     }
 
     async fn put(&self, put: GuardedPut) -> Result<PutReply> {
-        let attempt = format!("put {}", shown(&put.key));
+        let what = if put.value.is_some() { "put" } else { "delete" };
+        let attempt = format!("{what} {}", shown(&put.key));
         let key = || put.key.clone();
         let guard = match put.guard {
             Guard::Absent => Compare::create_revision(key(), CompareOp::Equal, 0),
             Guard::Lease(lease) => Compare::lease(key(), CompareOp::Equal, lease),
             Guard::Revision(revision) => Compare::mod_revision(key(), CompareOp::Equal, revision),
         };
-        let options = PutOptions::new().with_lease(put.lease);
-        let txn = Txn::new()
-            .when([guard])
-            .and_then([TxnOp::put(key(), put.value.clone(), Some(options))])
-            .or_else([TxnOp::get(key(), None)]);
-        let mut client = self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE);
+        let done = match put.value {
+            Some(value) => {
+                let options = PutOptions::new().with_lease(put.lease);
+                TxnOp::put(key(), value, Some(options))
+            }
+            None => TxnOp::delete(key(), None),
+        };
+        let txn = Txn::new().when([guard]).and_then([done]).or_else([TxnOp::get(key(), None)]);
+        let mut client = self.kv();
         let reply = client.txn(txn).await.map_err(|e| self.failed(&attempt)(e))?;
         let revision = revision(reply.header());
         if reply.succeeded() {
@@ -184,14 +304,14 @@ impl Wire for EtcdWire {
     async fn grant(&self, lease: i64, ttl: Duration) -> Result<Duration> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let options = LeaseGrantOptions::new().with_id(lease);
-        let mut client = self.client.lease_client();
+        let mut client = self.0.client.lease_client();
         let reply =
             client.grant(seconds, Some(options)).await.map_err(self.failed("grant a lease"))?;
         Ok(Duration::from_secs(reply.ttl().max(0).unsigned_abs()))
     }
 
     async fn granted_ttl(&self, lease: i64) -> Result<Option<Duration>> {
-        let mut client = self.client.lease_client();
+        let mut client = self.0.client.lease_client();
         let reply =
             client.time_to_live(lease, None).await.map_err(self.failed("read a lease's time"))?;
         let granted = reply.granted_ttl().max(0).unsigned_abs();
@@ -200,78 +320,26 @@ impl Wire for EtcdWire {
 
     async fn renew(&self, lease: i64) -> Result<()> {
         // A new stream for each renewal: its first reply is of this renewal and not out of a backlog.
-        let mut client = self.client.lease_client();
+        let mut client = self.0.client.lease_client();
         let kept = client.keep_alive(lease).await.map_err(self.failed("renew a lease"))?;
         drop(kept);
         Ok(())
     }
 
     async fn revoke(&self, lease: i64) -> Result<()> {
-        let mut client = self.client.lease_client();
+        let mut client = self.0.client.lease_client();
         client.revoke(lease).await.map_err(self.failed("revoke a lease"))?;
         Ok(())
     }
 }
 
-/// A watch on a stream of its own.
-pub(crate) struct EtcdWatch {
-    stream: etcd_client::WatchStream,
-    attempt: String,
-    endpoint: String,
-}
-
-impl WatchStream for EtcdWatch {
-    async fn next(&mut self) -> Result<WatchMessage> {
-        let message = self
-            .stream
-            .message()
-            .await
-            .map_err(|error| WireError::of(&self.attempt, &self.endpoint, &error))?
-            .ok_or_else(|| {
-                WireError::unreachable(&self.attempt, &self.endpoint, "the stream ended")
-            })?;
-        // A denied watch is created *and* canceled, and its stream stays open and silent.
-        if message.canceled() {
-            return Ok(WatchMessage::Canceled(WireError::canceled(
-                &self.attempt,
-                &self.endpoint,
-                message.cancel_reason(),
-                message.compact_revision(),
-            )));
-        }
-        if message.created() {
-            return Ok(WatchMessage::Created { revision: revision(message.header()) });
-        }
-        if message.events().is_empty() {
-            return Ok(WatchMessage::Progress);
-        }
-        Ok(WatchMessage::Events(message.events().iter().filter_map(event).collect()))
-    }
-
-    fn probe(&mut self) {
-        // The request is queued at once or, with a queue full of them, not needed.
-        let request = std::pin::pin!(self.stream.request_progress());
-        let _ = request.poll(&mut Context::from_waker(Waker::noop()));
-    }
-}
-
-fn event(event: &etcd_client::Event) -> Option<Event> {
-    let kv = event.kv()?;
-    // Told by the revision of creation: `event_type` panics on a type it does not know.
-    Some(if kv.create_revision() == 0 {
-        Event::Delete { key: kv.key().to_vec(), revision: kv.mod_revision() }
-    } else {
-        Event::Put(entry(kv.clone()))
-    })
-}
-
-fn entry(kv: etcd_client::KeyValue) -> KeyValue {
+pub(super) fn entry(kv: etcd_client::KeyValue) -> KeyValue {
     let (revision, lease) = (kv.mod_revision(), kv.lease());
     let (key, value) = kv.into_key_value();
     KeyValue { key, value, revision, lease }
 }
 
-fn revision(header: Option<&ResponseHeader>) -> i64 {
+pub(super) fn revision(header: Option<&ResponseHeader>) -> i64 {
     header.map_or(0, ResponseHeader::revision)
 }
 
@@ -282,7 +350,7 @@ fn is_too_large(error: &etcd_client::Error) -> bool {
 }
 
 /// A key for a message: never more than a line.
-fn shown(key: &[u8]) -> String {
+pub(super) fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).escape_debug().take(200).collect()
 }
 

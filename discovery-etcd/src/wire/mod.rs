@@ -3,41 +3,53 @@
 //! are the machines' business. Tests put a scripted etcd behind the same traits.
 
 mod classify;
+mod dial;
 mod etcd;
+mod stream;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use classify::{Kind, WireError};
-pub(crate) use etcd::EtcdConnector;
+pub(crate) use etcd::{ChannelMaker, EtcdConnector, EtcdWire};
 
 pub(crate) type Result<T> = std::result::Result<T, WireError>;
 
-/// Makes connections to the configured etcd endpoints.
+/// Makes connections to etcd endpoints.
 pub(crate) trait Connect: Send + Sync + 'static {
     type Wire: Wire;
 
-    /// A new connection to the endpoint with this number. Credentials are read and presented anew.
-    fn connect(&self, endpoint: usize) -> impl Future<Output = Result<Self::Wire>> + Send;
+    /// A new connection to this endpoint. Credentials are read and presented anew.
+    fn connect(&self, endpoint: &str) -> impl Future<Output = Result<Self::Wire>> + Send;
 }
 
 /// A connection to one etcd endpoint. No call has a deadline of its own: callers set theirs.
 pub(crate) trait Wire: Clone + Send + Sync + 'static {
-    type Watch: WatchStream;
+    type Stream: WatchStream;
 
-    /// Opens a watch at "now". The first message is `Created`, or `Canceled` if it is refused.
-    fn watch(&self, keys: Keys) -> impl Future<Output = Result<Self::Watch>> + Send;
+    /// Which endpoint it is to.
+    fn endpoint(&self) -> Arc<str>;
+
+    /// The stream that all watches of this connection share.
+    fn stream(&self) -> Self::Stream;
+
+    /// Presents the credentials once more: what is asked after that carries a new token.
+    fn refresh(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Where the members of the cluster serve clients.
+    fn members(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
 
     /// A part of a prefix, linearizable when `at` is `None`, else as of that revision.
     fn list(&self, list: List) -> impl Future<Output = Result<Page>> + Send;
 
-    /// Counts a prefix's keys, linearizably; returns the store's revision.
-    fn count(&self, prefix: &[u8]) -> impl Future<Output = Result<i64>> + Send;
+    /// Counts keys, linearizably; returns the store's revision.
+    fn count(&self, keys: &Keys) -> impl Future<Output = Result<i64>> + Send;
 
     /// One key, linearizable.
     fn get(&self, key: &[u8]) -> impl Future<Output = Result<Found>> + Send;
 
-    /// Puts a key under a lease if the guard holds; says what is there if not.
+    /// Puts a key under a lease, or deletes it, if the guard holds; says what is there if not.
     fn put(&self, put: GuardedPut) -> impl Future<Output = Result<PutReply>> + Send;
 
     /// Grants a lease with an id of our choice; returns the granted time to live.
@@ -53,14 +65,22 @@ pub(crate) trait Wire: Clone + Send + Sync + 'static {
     fn revoke(&self, lease: i64) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// The messages of a watch.
+/// The stream of all watches of a connection. Watches are asked for with ids of our choice, above 0,
+/// each used once, one at a time: a server need not say which one it refuses. What counts is the id that
+/// the server gives: etcd takes ours, its gRPC proxy makes its own.
 pub(crate) trait WatchStream: Send + 'static {
+    /// Asks for a watch at "now". The answer is [`Heard::Created`] or [`Heard::Refused`].
+    fn create(&mut self, id: i64, keys: Keys);
+
+    /// Ends a watch.
+    fn cancel(&mut self, id: i64);
+
+    /// Asks for a [`Progress`](Heard::Progress) message. Never waits; a failure shows as silence.
+    fn probe(&mut self);
+
     /// The next message. Cancel safe. The end of the stream is an error, and after an error there is
     /// nothing more to be had.
-    fn next(&mut self) -> impl Future<Output = Result<WatchMessage>> + Send;
-
-    /// Asks for a [`Progress`](WatchMessage::Progress) message. Never waits; a failure shows as silence.
-    fn probe(&mut self);
+    fn next(&mut self) -> impl Future<Output = Result<Heard>> + Send;
 }
 
 /// Which keys to watch.
@@ -70,15 +90,26 @@ pub(crate) enum Keys {
     Prefix(Vec<u8>),
 }
 
-/// A message of a watch.
+impl Keys {
+    /// The key or the prefix.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::One(bytes) | Self::Prefix(bytes) => bytes,
+        }
+    }
+}
+
+/// A message of the stream of watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum WatchMessage {
-    /// The watch stands since this revision.
-    Created { revision: i64 },
-    /// The watch is refused or ended by the server.
-    Canceled(WireError),
+pub(crate) enum Heard {
+    /// The watch that was asked for stands since this revision, by this id.
+    Created { id: i64, revision: i64 },
+    /// The watch that was asked for is refused.
+    Refused(WireError),
+    /// A watch is ended by the server.
+    Canceled { id: i64, error: WireError },
     /// What changed, in the order of revisions; all events of one revision are in one message.
-    Events(Vec<Event>),
+    Events { id: i64, events: Vec<Event> },
     /// The connection is alive; nothing else may be concluded from it.
     Progress,
 }
@@ -127,6 +158,8 @@ pub(crate) struct List {
     pub(crate) after: Option<Vec<u8>>,
     /// As of this revision; `None` is now.
     pub(crate) at: Option<i64>,
+    /// Without values.
+    pub(crate) keys_only: bool,
 }
 
 /// A part of a list, in the order of keys.
@@ -146,11 +179,12 @@ pub(crate) struct Found {
     pub(crate) revision: i64,
 }
 
-/// A put under a lease that happens only if `guard` holds.
+/// A put under a lease, or a delete, that happens only if `guard` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GuardedPut {
     pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
+    /// `None` deletes the key.
+    pub(crate) value: Option<Vec<u8>>,
     pub(crate) lease: i64,
     pub(crate) guard: Guard,
 }

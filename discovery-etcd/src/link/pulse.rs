@@ -1,22 +1,25 @@
-//! Whether a live watch is alive: a server that hangs says nothing, and neither does a quiet one.
+//! Whether a connection is alive: a server that hangs says nothing, and neither does a quiet one.
 //!
-//! After a while of silence the server is *probed* on the stream of the watch, which also proves that
-//! the stream moves; any message is a sign of life. A server need not know probes (etcd's gRPC proxy
-//! answers none), so a linearizable *count* of the keys on the same connection goes with the first
+//! After a while of silence the server is *probed* on the stream of the watches, which also proves
+//! that the stream moves; any message is a sign of life. A server need not know probes (etcd's gRPC
+//! proxy answers none), so a linearizable *count* of keys on the same connection goes with the first
 //! probe and tells such a server from a dead one; for it the count takes the probe's place from then
 //! on. One that has answered probes and stops is in doubt at once and dead a moment later: even if a
-//! count were answered, the watch's stream does not move.
+//! count were answered, the stream does not move.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a watch may be silent before it is asked.
+/// How long the stream may be silent before the server is asked.
 const SILENT: Duration = Duration::from_secs(3);
 /// How long the answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long one that is in doubt has: it is given up after 6 s in all.
 const DOUBT_FOR: Duration = Duration::from_secs(1);
+
+/// Told of a time so much later, we were kept from running ourselves.
+pub(super) const LATE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
@@ -37,7 +40,7 @@ enum Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     Nothing,
-    /// Ask for a sign of life on the watch's stream.
+    /// Ask for a sign of life on the stream.
     Probe,
     /// Count the keys.
     Count,
@@ -61,7 +64,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Of a watch that was alive just now.
+    /// Of a stream that was alive just now.
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, asked: Asked::Nothing, answers_probes: None }
     }
@@ -76,7 +79,7 @@ impl Pulse {
             }
     }
 
-    /// The watch said something; `progress`: in answer to a probe.
+    /// The stream said something; `progress`: in answer to a probe.
     pub(super) fn heard(&mut self, progress: bool, now: Instant) -> Beat {
         if progress {
             self.answers_probes = Some(true);
@@ -99,25 +102,48 @@ impl Pulse {
         }
     }
 
+    /// Something on the connection took too long: the server is asked now, if it is not already.
+    pub(super) fn check(&mut self, now: Instant) -> Beat {
+        match self.asked {
+            Asked::Nothing => self.ask(now),
+            _ => Beat::Nothing,
+        }
+    }
+
+    fn ask(&mut self, now: Instant) -> Beat {
+        self.since = now;
+        let (asked, beat) = match self.answers_probes {
+            Some(true) => (Asked::Probe, Beat::Probe),
+            Some(false) => (Asked::Count, Beat::Count),
+            None => (Asked::Both { counted: false }, Beat::Both),
+        };
+        self.asked = asked;
+        beat
+    }
+
     /// The time has come.
     pub(super) fn tick(&mut self, now: Instant) -> Beat {
+        let late = now.saturating_duration_since(self.deadline());
         if now < self.deadline() {
             return Beat::Nothing;
         }
-        self.since = now;
-        let (asked, beat) = match (self.asked, self.answers_probes) {
-            (Asked::Nothing, Some(true)) => (Asked::Probe, Beat::Probe),
-            (Asked::Nothing, Some(false)) => (Asked::Count, Beat::Count),
-            (Asked::Nothing, None) => (Asked::Both { counted: false }, Beat::Both),
-            (Asked::Probe, _) => (Asked::Doubt, Beat::Doubt),
-            (Asked::Both { counted: true }, _) => {
+        if late > LATE && self.asked != Asked::Nothing {
+            // It was us who did not run: the answer may be there and not be read yet.
+            self.since = now;
+            return Beat::Nothing;
+        }
+        let (asked, beat) = match self.asked {
+            Asked::Nothing => return self.ask(now),
+            Asked::Probe => (Asked::Doubt, Beat::Doubt),
+            Asked::Both { counted: true } => {
                 self.answers_probes = Some(false);
                 (Asked::Nothing, Beat::Nothing)
             }
-            (Asked::Both { counted: false } | Asked::Count | Asked::Doubt, _) => {
+            Asked::Both { counted: false } | Asked::Count | Asked::Doubt => {
                 (Asked::Nothing, Beat::Dead)
             }
         };
+        self.since = now;
         self.asked = asked;
         beat
     }
@@ -177,7 +203,7 @@ mod tests {
         pulse.tick(now + s(3));
         pulse.tick(now + s(5));
         pulse.counted(now + s(5)); // of before
-        assert_eq!(pulse.tick(now + s(6)), Beat::Dead, "the stream of the watch stands still");
+        assert_eq!(pulse.tick(now + s(6)), Beat::Dead, "the stream stands still");
     }
 
     #[test]
@@ -199,5 +225,24 @@ mod tests {
         let mut pulse = Pulse::new(start);
         assert_eq!(pulse.tick(start + s(3)), Beat::Both);
         assert_eq!(pulse.tick(start + s(5)), Beat::Dead);
+    }
+
+    #[test]
+    fn what_takes_too_long_has_it_asked_at_once_and_only_once() {
+        let (mut pulse, now) = known(true);
+        assert_eq!(pulse.check(now + s(1)), Beat::Probe);
+        assert_eq!(pulse.check(now + s(2)), Beat::Nothing);
+        assert_eq!(pulse.tick(now + s(3)), Beat::Doubt);
+        assert_eq!(pulse.check(now + s(3)), Beat::Nothing);
+        assert_eq!(pulse.tick(now + s(4)), Beat::Dead);
+    }
+
+    #[test]
+    fn who_was_kept_from_running_gives_the_answer_its_time_again() {
+        let (mut pulse, now) = known(true);
+        assert_eq!(pulse.tick(now + s(3)), Beat::Probe);
+        assert_eq!(pulse.tick(now + s(9)), Beat::Nothing, "4 s late");
+        assert_eq!(pulse.tick(now + s(11)), Beat::Doubt);
+        assert_eq!(pulse.tick(now + s(12)), Beat::Dead);
     }
 }

@@ -4,45 +4,44 @@
 
 use std::collections::BTreeMap;
 
-use discovery_core::{
-    Address, Instance, InstanceKey, InstanceStatus, Invalid, ServiceName, Weight, Zone,
-};
+use discovery_core::{Instance, InstanceId, InstanceStatus, ServiceName, Weight, Zone};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// Why a key or value is not an instance. One line, whatever the bytes are.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Undecodable {
-    #[error("the key is not of the form PREFIX/SERVICE/ID")]
-    Key,
-    #[error(transparent)]
-    Name(#[from] Invalid),
-    #[error("not the JSON of an instance: {0}")]
-    Value(String),
-}
+use super::{Decoded, Encoded, Entry, Format, Record, Undecodable, Unencodable};
 
-impl Undecodable {
-    /// The error can quote the value, which can be anything.
-    fn value(error: &serde_json::Error) -> Self {
-        Self::Value(error.to_string().escape_debug().take(200).collect())
-    }
-}
+const FORM: &str = "PREFIX/SERVICE/ID";
 
-/// Translates between etcd's keys and values and instances.
-#[derive(Clone, Debug)]
-pub(crate) struct Native {
+/// Key `PREFIX/SERVICE/ID`, value the JSON of an instance: `{"id":"7","name":"orders",
+/// "address":"http://10.0.0.7:8080","weight":1,"zone":"a","status":"up","metadata":{"version":"1.4"}}`.
+///
+/// Only `address` is needed when it is read, names are read without regard to case, and the key
+/// decides service and id. An id with a slash cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Native {
+    /// Without a slash at the end.
     prefix: String,
 }
 
 impl Native {
-    /// `prefix` without a slash at the end.
-    pub(crate) fn new(prefix: String) -> Self {
-        Self { prefix }
+    /// The format with its keys under `prefix`, `/services` say.
+    pub fn new(prefix: impl AsRef<str>) -> Self {
+        Self { prefix: prefix.as_ref().trim_end_matches('/').to_owned() }
     }
 
-    /// What all keys start with, or all keys of one service. It ends with a slash, so that `order`
-    /// and `orders` are never mixed.
-    pub(crate) fn prefix(&self, service: Option<&ServiceName>) -> Vec<u8> {
+    /// Service and id as the key has them.
+    fn names<'k>(&self, key: &'k [u8]) -> Result<(&'k str, &'k str), Undecodable> {
+        let text = std::str::from_utf8(key).ok();
+        let rest = text.and_then(|text| text.strip_prefix(&self.prefix)?.strip_prefix('/'));
+        rest.and_then(|rest| rest.split_once('/'))
+            .filter(|(_, id)| !id.contains('/'))
+            .ok_or_else(|| Undecodable::key(FORM))
+    }
+}
+
+impl Format for Native {
+    /// It ends with a slash, so that `order` and `orders` are never mixed.
+    fn prefix(&self, service: Option<&ServiceName>) -> Vec<u8> {
         match service {
             None => format!("{}/", self.prefix),
             Some(service) => format!("{}/{service}/", self.prefix),
@@ -50,49 +49,44 @@ impl Native {
         .into_bytes()
     }
 
-    /// Where an instance is put.
-    pub(crate) fn key(&self, key: &InstanceKey) -> Vec<u8> {
-        format!("{}/{}/{}", self.prefix, key.service, key.id).into_bytes()
+    fn record<'k>(&self, key: &'k [u8]) -> Result<Record<'k>, Undecodable> {
+        self.names(key).map(|_| Record::Whole)
     }
 
-    /// What is put there.
-    pub(crate) fn value(instance: &Instance) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(instance)
-    }
-
-    /// What a key stands for.
-    pub(crate) fn decode_key(&self, key: &[u8]) -> Result<InstanceKey, Undecodable> {
-        let text = std::str::from_utf8(key).map_err(|_| Undecodable::Key)?;
-        let rest = text
-            .strip_prefix(&self.prefix)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .ok_or(Undecodable::Key)?;
-        let (service, id) = rest.split_once('/').ok_or(Undecodable::Key)?;
-        Ok(InstanceKey::new(service.parse()?, id.parse()?))
-    }
-
-    /// The address in a value, if there is one.
-    pub(crate) fn address_of(value: &[u8]) -> Option<Address> {
-        serde_json::from_slice::<Fields>(value).ok()?.address?.parse().ok()
-    }
-
-    /// The instance that a value describes, and whether the value says another service or id than
-    /// the key, which counts.
-    pub(crate) fn decode(key: InstanceKey, value: &[u8]) -> Result<(Instance, bool), Undecodable> {
-        let fields: Fields =
-            serde_json::from_slice(value).map_err(|error| Undecodable::value(&error))?;
-        let address = fields
-            .address
-            .ok_or_else(|| Undecodable::Value("the address is missing".to_owned()))?;
-        let differs = fields.name.as_deref().is_some_and(|name| name != key.service.as_str())
-            || fields.id.as_deref().is_some_and(|id| id != key.id.as_str());
-        let mut instance = Instance::new(key.service, key.id, address.parse()?);
+    fn decode(&self, entries: &[Entry<'_>]) -> Result<Decoded, Undecodable> {
+        let [entry] = entries else { return Ok(Decoded::none()) };
+        let (service, id) = self.names(entry.key)?;
+        let fields: Fields = serde_json::from_slice(entry.value).map_err(|error| unread(&error))?;
+        let address = fields.address.ok_or_else(|| unread(&"the address is missing"))?;
+        let differs = fields.name.is_some_and(|name| name != service)
+            || fields.id.is_some_and(|other| other != id);
+        let mut instance = Instance::parse(service, id, &address)?;
         instance.weight = fields.weight.unwrap_or_default();
         instance.zone = fields.zone;
         instance.status = fields.status.unwrap_or_default();
         instance.metadata = fields.metadata.unwrap_or_default();
-        Ok((instance, differs))
+        Ok(Decoded::one(instance).differing(differs))
     }
+
+    fn encode(&self, instance: &Instance) -> Result<Encoded, Unencodable> {
+        let Instance { service, id, .. } = instance;
+        if id.as_str().contains('/') {
+            return Err(slash(id));
+        }
+        // An instance is made of strings and numbers: it has a JSON form.
+        let value = serde_json::to_vec(instance)
+            .map_err(|error| Unencodable::new("instance", id, error.to_string()))?;
+        let key = format!("{}/{service}/{id}", self.prefix).into_bytes();
+        Ok(Encoded { key, value: Some(value) })
+    }
+}
+
+fn slash(id: &InstanceId) -> Unencodable {
+    Unencodable::new("instance id", id, "a '/' is not allowed in the native format")
+}
+
+fn unread(reason: &dyn std::fmt::Display) -> Undecodable {
+    Undecodable::value(format_args!("not the JSON of an instance: {reason}"))
 }
 
 /// The fields of a value as far as we know them.
@@ -172,35 +166,56 @@ mod tests {
     use super::*;
 
     fn native() -> Native {
-        Native::new("/services".into())
+        Native::new("/services")
+    }
+
+    fn read(key: &str, value: &[u8]) -> Result<(Instance, bool), Undecodable> {
+        assert_eq!(native().record(key.as_bytes())?, Record::Whole);
+        let decoded = native().decode(&[Entry { key: key.as_bytes(), value }])?;
+        let differs = decoded.differs();
+        let mut instances = decoded.into_instances();
+        let first = instances.next().unwrap();
+        assert_eq!(instances.next(), None);
+        Ok((first, differs))
     }
 
     fn decode(key: &str, value: &str) -> Result<Instance, Undecodable> {
-        let (instance, _) = Native::decode(native().decode_key(key.as_bytes())?, value.as_bytes())?;
-        Ok(instance)
+        Ok(read(key, value.as_bytes())?.0)
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn the_bytes_are_the_documented_ones_and_what_is_written_can_be_read() {
         let mut instance = Instance::parse("orders", "7", "https://10.0.0.7:8080").unwrap();
         instance.weight = Weight::new(3);
         instance.zone = Some("a".parse().unwrap());
         instance.status = InstanceStatus::Draining;
         instance.metadata.insert("version".into(), "1.4".into());
-        let key = native().key(&instance.key());
+        let Encoded { key, value } = native().encode(&instance).unwrap();
         assert_eq!(key, b"/services/orders/7");
-        let value = Native::value(&instance).unwrap();
-        let key = native().decode_key(&key).unwrap();
-        assert_eq!(Native::decode(key, &value).unwrap(), (instance, false));
+        let value = String::from_utf8(value.unwrap()).unwrap();
+        let json = concat!(
+            r#"{"id":"7","name":"orders","address":"https://10.0.0.7:8080","weight":3,"#,
+            r#""zone":"a","status":"draining","metadata":{"version":"1.4"}}"#
+        );
+        assert_eq!(value, json);
+        let differs = false;
+        assert_eq!(read("/services/orders/7", json.as_bytes()).unwrap(), (instance, differs));
+    }
+
+    #[test]
+    fn an_id_that_is_no_part_of_a_path_cannot_be_written() {
+        let instance = Instance::parse("orders", "a/b", "a:1").unwrap();
+        let error = native().encode(&instance).unwrap_err();
+        assert_eq!(error.field(), "instance id");
+        assert!(error.to_string().starts_with(r#"instance id "a/b": "#), "{error}");
     }
 
     #[test]
     fn names_are_read_without_regard_to_case_and_the_key_decides() {
         let value = r#"{"Id":"x","Name":"other","ADDRESS":"http://127.0.0.1:9","Extra":[{}]}"#;
-        let instance = decode("/services/orders/7", value).unwrap();
+        let (instance, differs) = read("/services/orders/7", value.as_bytes()).unwrap();
         assert_eq!(instance, Instance::parse("orders", "7", "http://127.0.0.1:9").unwrap());
-        let key = native().decode_key(b"/services/orders/7").unwrap();
-        assert!(Native::decode(key, value.as_bytes()).unwrap().1);
+        assert!(differs);
         let nulls = r#"{"address":"a:1","weight":null,"zone":null,"status":null,"metadata":null}"#;
         assert_eq!(
             decode("/services/s/1", nulls).unwrap(),
@@ -233,7 +248,7 @@ mod tests {
             assert!(error.contains(why) && !error.contains('\n'), "{error}");
             assert!(error.len() < 300, "{}", error.len());
         }
-        assert!(Native::decode(native().decode_key(b"/services/s/1").unwrap(), b"\xff").is_err());
+        assert!(read("/services/s/1", b"\xff").is_err());
     }
 
     #[test]
@@ -248,9 +263,9 @@ mod tests {
             "/services/a b/c",
             "/services/a/b\0",
         ] {
-            assert!(native().decode_key(key.as_bytes()).is_err(), "{key}");
+            assert!(decode(key, r#"{"address":"a:1"}"#).is_err(), "{key}");
         }
-        assert!(native().decode_key(b"/services/\xff/b").is_err());
+        assert!(native().record(b"/services/\xff/b").is_err());
         let order = "order".parse().unwrap();
         assert_eq!(native().prefix(Some(&order)), b"/services/order/");
         assert_eq!(native().prefix(None), b"/services/");

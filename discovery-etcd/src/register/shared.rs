@@ -1,0 +1,194 @@
+//! The lease that many registrations of a process share: one renewal for all of them.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::lease::answer_within;
+use super::messages::Home;
+use crate::backoff::{self, Backoff};
+use crate::link::{News, Ticket};
+use crate::wire::{Kind, Result, Wire, WireError};
+
+/// What a registration has of the lease; the lease is kept while there is one of these.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenancy {
+    pub(super) news: watch::Receiver<Option<Home>>,
+    lease: Arc<watch::Receiver<Option<Home>>>,
+}
+
+/// Where to find a lease that others use already.
+#[derive(Debug)]
+pub(crate) struct Shared(Weak<watch::Receiver<Option<Home>>>);
+
+impl Shared {
+    pub(crate) fn of(tenancy: &Tenancy) -> Self {
+        Self(Arc::downgrade(&tenancy.lease))
+    }
+
+    /// The use of the lease, if anybody still uses it.
+    pub(crate) fn tenancy(&self) -> Option<Tenancy> {
+        let lease = self.0.upgrade()?;
+        Some(Tenancy { news: (*lease).clone(), lease })
+    }
+}
+
+/// How long a grant, a new token or the last revocation may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// The owner of the lease.
+pub(crate) struct SharedLease<W: Wire> {
+    ticket: Ticket<W>,
+    ttl: Duration,
+    rng: StdRng,
+    wire: Option<W>,
+    /// The id that was asked for last, and what of it was confirmed.
+    id: Option<i64>,
+    home: watch::Sender<Option<Home>>,
+    backoff: Backoff,
+    refreshed: bool,
+}
+
+impl<W: Wire> SharedLease<W> {
+    /// The owner, to be spawned, and the first use of the lease.
+    pub(crate) fn new(ticket: Ticket<W>, ttl: Duration, rng: StdRng) -> (Self, Tenancy) {
+        let (home, news) = watch::channel(None);
+        let tenancy = Tenancy { lease: Arc::new(news.clone()), news };
+        let backoff = Backoff::default();
+        (Self { ticket, ttl, rng, wire: None, id: None, home, backoff, refreshed: false }, tenancy)
+    }
+
+    /// Keeps the lease for as long as anybody looks at it; then it is revoked.
+    pub(crate) async fn keep(mut self) {
+        let home = self.home.clone();
+        loop {
+            let next = tokio::select! {
+                () = home.closed() => break,
+                next = self.work() => next,
+            };
+            tokio::select! {
+                () = home.closed() => break,
+                () = sleep_until(next) => {}
+                news = self.ticket.next() => self.told(news).await,
+            }
+        }
+        if let (Some(wire), Some(id)) = (&self.wire, self.id) {
+            // At worst it expires.
+            let _ = timeout(ANSWER_WITHIN, wire.revoke(id)).await;
+        }
+    }
+
+    async fn told(&mut self, news: Option<News<W>>) {
+        match news {
+            Some(News::Up(wire)) => self.wire = Some(wire),
+            Some(News::Down(_)) => self.wire = None,
+            Some(_) => {}
+            // The runtime is shutting down.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Does what is due; returns when there is something to do again. Cancelled, it has at worst
+    /// asked for what it asks for again.
+    async fn work(&mut self) -> Instant {
+        const FAR: Duration = Duration::from_secs(3600);
+        let now = Instant::now();
+        let Some(wire) = self.wire.clone() else { return now + FAR };
+        let known = *self.home.borrow();
+        let within = known.map_or(ANSWER_WITHIN, |home| answer_within(home.granted));
+        let asked = if let (Some(id), Some(home)) = (self.id, known) {
+            let renewed = timeout(within, wire.renew(id)).await;
+            renewed.map(|renewed| renewed.map(|()| home.granted))
+        } else {
+            let id = *self.id.get_or_insert_with(|| self.rng.random_range(1..=i64::MAX));
+            timeout(within, grant(&wire, id, self.ttl)).await
+        };
+        let answer = asked.unwrap_or_else(|_| {
+            let cause = format!("no answer within {:.1} s", within.as_secs_f64());
+            Err(WireError::unreachable("renew the shared lease", &wire.endpoint(), cause))
+        });
+        self.over();
+        match answer {
+            Ok(granted) => self.confirmed(granted, now),
+            Err(error) => self.failed(&wire, error).await,
+        }
+    }
+
+    fn confirmed(&mut self, granted: Duration, sent: Instant) -> Instant {
+        let Some(id) = self.id else { return sent };
+        (self.refreshed, self.backoff) = (false, Backoff::default());
+        let home = Home { id, granted, sent, over: Instant::now() };
+        self.home.send_replace(Some(home));
+        self.ticket.needed_by(Some(sent + granted));
+        sent + granted.mul_f64(self.rng.random_range(0.9..1.1) / 3.0)
+    }
+
+    /// A renewal is over, whatever became of it: if etcd had it, then by now.
+    fn over(&self) {
+        self.home.send_if_modified(|home| {
+            if let Some(home) = home {
+                home.over = Instant::now();
+            }
+            home.is_some()
+        });
+    }
+
+    async fn failed(&mut self, wire: &W, error: WireError) -> Instant {
+        match error.kind {
+            Kind::LeaseNotFound => {
+                tracing::warn!("the shared lease is gone; asking for another");
+                self.id = None;
+                self.home.send_replace(None);
+                Instant::now()
+            }
+            Kind::Denied if !self.refreshed => {
+                self.refreshed = true;
+                let _ = timeout(ANSWER_WITHIN, wire.refresh()).await;
+                Instant::now()
+            }
+            Kind::Denied => {
+                self.refreshed = false;
+                let wait = backoff::denied(&mut self.rng);
+                // While there is a lease it is not to be lost to a long wait.
+                let renew = self.home.borrow().map(|home| answer_within(home.granted));
+                Instant::now() + renew.unwrap_or(wait)
+            }
+            Kind::Busy | Kind::Rejected | Kind::Electing => {
+                Instant::now() + self.backoff.next(&mut self.rng)
+            }
+            _ => {
+                self.wire = None;
+                self.ticket.condemn(error);
+                Instant::now()
+            }
+        }
+    }
+}
+
+/// Grants a lease, or finds that an earlier attempt did.
+async fn grant<W: Wire>(wire: &W, id: i64, ttl: Duration) -> Result<Duration> {
+    match wire.grant(id, ttl).await {
+        Err(error) if error.kind == Kind::LeaseExists => match wire.granted_ttl(id).await? {
+            Some(granted) => {
+                // How much of its time has passed is not known.
+                wire.renew(id).await?;
+                Ok(granted)
+            }
+            None => Err(WireError::new(
+                Kind::LeaseNotFound,
+                "grant the shared lease",
+                &wire.endpoint(),
+                "it is gone",
+            )),
+        },
+        granted => granted,
+    }
+}
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;
