@@ -5,12 +5,17 @@ mod support;
 use std::time::Duration;
 
 use discovery_core::{Registrar as _, RegistrationState, Source as _};
-use discovery_test_support::{Etcd, Truth, eventually, eventually_eq, on_each_version};
+use discovery_test_support::{Etcd, Proxy, Truth, eventually, eventually_eq, on_each_version};
 use futures::{FutureExt as _, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use support::{NOW, PREFIX, View, instance, key, registry, value};
 use tokio::time::{Instant, sleep};
+
+/// How many tasks the runtime has, whatever they do.
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
 
 /// Row 21: etcd is full.
 #[tokio::test(flavor = "multi_thread")]
@@ -63,18 +68,36 @@ async fn row_27_a_flapping_instance_leaves_nothing_behind() {
     on_each_version(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
-        let registry = registry(etcd.url());
+        let proxy = Proxy::start(etcd.client_addr());
+        let registry = registry(proxy.url());
         let view = View::new(registry.watch_all());
+        let mut after_one = (0, 0);
         for round in 1..=20 {
             let registration = registry.register(instance("orders", "1", round));
             registration.registered().await.unwrap();
             sleep(Duration::from_millis(200)).await; // the row's own time
             registration.deregister().await.unwrap();
+            if round == 1 {
+                view.until_true(&truth, PREFIX, NOW).await;
+                after_one = (tasks(), proxy.open());
+            }
         }
         view.until_true(&truth, PREFIX, NOW).await;
         assert_eq!(view.set().len(), 0);
         assert_eq!(view.changes(), 40, "each coming and going was seen");
         assert_eq!(truth.leases().await.unwrap(), Vec::<i64>::new());
+        eventually(NOW, format!("no more tasks, connections than {after_one:?}"), async || {
+            let now = (tasks(), proxy.open());
+            if now.0 <= after_one.0 && now.1 <= after_one.1 { Ok(()) } else { Err(now) }
+        })
+        .await;
+
+        // And where it ends by staying, it is seen to stay.
+        let registration = registry.register(instance("orders", "1", 21));
+        registration.registered().await.unwrap();
+        view.until_true(&truth, PREFIX, NOW).await;
+        assert_eq!(view.set().len(), 1);
+        registration.deregister().await.unwrap();
     })
     .await;
 }
@@ -88,7 +111,13 @@ async fn row_35_dropped_readers_leave_no_watch() {
         for port in 1..=20 {
             truth.put(key("orders", &port.to_string()), value(port)).await.unwrap();
         }
-        let registry = registry(etcd.url());
+        let proxy = Proxy::start(etcd.client_addr());
+        let registry = registry(proxy.url());
+        let watchers = async || truth.metric("etcd_debugging_mvcc_watcher_total").await.unwrap();
+        // What one reader leaves behind is not more than what many do.
+        View::new(registry.watch_all()).until_true(&truth, PREFIX, NOW).await;
+        eventually_eq(NOW, "watches left", Some(0.0), watchers).await;
+        let after_one = (tasks(), proxy.open());
         let seed = rand::random();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut kept = Vec::new();
@@ -110,10 +139,13 @@ async fn row_35_dropped_readers_leave_no_watch() {
             }
         }
         drop(kept);
-        eventually_eq(NOW, format!("watches left (seed {seed})"), Some(0.0), async || {
-            truth.metric("etcd_debugging_mvcc_watcher_total").await.unwrap()
+        eventually_eq(NOW, format!("watches left (seed {seed})"), Some(0.0), watchers).await;
+        eventually(NOW, format!("no more tasks, connections than {after_one:?}"), async || {
+            let now = (tasks(), proxy.open());
+            if now.0 <= after_one.0 && now.1 <= after_one.1 { Ok(()) } else { Err(now) }
         })
         .await;
+        assert_eq!(truth.leases().await.unwrap(), Vec::<i64>::new());
         let view = View::new(registry.watch_all());
         view.until_true(&truth, PREFIX, NOW).await;
     })

@@ -230,9 +230,103 @@ async fn row_23_a_registration_waits_for_etcd_and_says_why() {
     .await;
 }
 
-/// Somebody else holds the id: reported with the holder's address, never taken by force.
+/// A client of its own that asks for the id that all want, at an address of its own.
+fn claims(url: String, port: u16, options: RegisterOptions) -> Registration {
+    let options = options.ttl(Duration::from_secs(2));
+    registry(url).register_with(instance("orders", "1", port), options)
+}
+
+/// Waits until a registration has been told that who listens on `port` holds its id.
+async fn told_of(registration: &Registration, port: u16, within: Duration) {
+    let holder = format!("orders/1 is held by http://127.0.0.1:{port}");
+    eventually(within, &holder, async || match registration.status().state {
+        RegistrationState::Conflict(conflict) if conflict.to_string() == holder => Ok(()),
+        other => Err(other),
+    })
+    .await;
+}
+
+async fn holds(truth: &Truth, port: u16) -> bool {
+    let kv = truth.get(key("orders", "1")).await.unwrap();
+    kv.is_some_and(|kv| String::from_utf8_lossy(&kv.value).contains(&format!("127.0.0.1:{port}\"")))
+}
+
+/// Row 26: two processes claim one id.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_taken_id_is_a_conflict_until_its_holder_is_gone() {
+async fn row_26_the_second_to_claim_an_id_is_told_who_holds_it_and_follows() {
+    on_each_version(async |version| {
+        let (etcd, truth) = started(version).await;
+        let proxy = Proxy::start(etcd.client_addr());
+        let (wait, fail) =
+            (RegisterOptions::new(), RegisterOptions::new().on_conflict(OnConflict::Fail));
+        let first = claims(etcd.url(), 1, wait.clone());
+        registered(&first, NOW).await;
+        let second = claims(proxy.url(), 2, wait.clone());
+        let refused = claims(etcd.url(), 3, fail);
+        told_of(&second, 1, NOW).await;
+        let error = tokio::time::timeout(slack(NOW), refused.registered()).await.unwrap();
+        assert_eq!(error.unwrap_err().to_string(), "orders/1 is held by http://127.0.0.1:1");
+        // For longer than a lease lives: nobody takes it by force.
+        let until = tokio::time::Instant::now() + Duration::from_secs(4);
+        while tokio::time::Instant::now() < until {
+            assert!(holds(&truth, 1).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+
+        first.deregister().await.unwrap();
+        registered(&second, NOW).await;
+        assert!(holds(&truth, 2).await);
+        told_of(&refused, 1, NOW).await; // it has ended
+
+        // The holder goes without a word, and comes back when another has followed.
+        let third = claims(etcd.url(), 4, wait);
+        told_of(&third, 2, NOW).await;
+        proxy.black_hole();
+        registered(&third, Duration::from_secs(5)).await;
+        assert!(holds(&truth, 4).await);
+        proxy.pass();
+        told_of(&second, 4, NOW_AFTER_OUTAGE).await;
+        assert!(holds(&truth, 4).await);
+        second.deregister().await.unwrap();
+        assert!(holds(&truth, 4).await, "it was not the second's any more");
+        third.deregister().await.unwrap();
+        eventually_eq(NOW, "leases", Vec::new(), async || truth.leases().await.unwrap()).await;
+    })
+    .await;
+}
+
+/// Row 26: of many who claim one id at the same moment, one has it and the others know who.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_26_of_many_who_claim_an_id_at_once_one_has_it() {
+    on_each_version(async |version| {
+        let (etcd, truth) = started(version).await;
+        let claim = |port| claims(etcd.url(), port, RegisterOptions::new());
+        let mut all: Vec<_> = (1..=10).map(claim).collect();
+        // Each has it in turn, as the one before leaves.
+        while !all.is_empty() {
+            let holder = eventually(NOW, "one has it", async || {
+                let is_registered = |one: &Registration| {
+                    matches!(one.status().state, RegistrationState::Registered)
+                };
+                all.iter().position(is_registered)
+            })
+            .await;
+            let holder = all.swap_remove(holder);
+            let port = holder.instance().address.port().unwrap();
+            assert!(holds(&truth, port).await);
+            for other in &all {
+                told_of(other, port, NOW).await;
+            }
+            holder.deregister().await.unwrap();
+        }
+        assert_eq!(truth.get(key("orders", "1")).await.unwrap(), None);
+    })
+    .await;
+}
+
+/// Row 26: the holder is no registration of ours. Reported with its address, never taken by force.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_26_a_taken_id_is_a_conflict_until_its_holder_is_gone() {
     on_each_version(async |version| {
         let (etcd, truth) = started(version).await;
         truth.put(key("orders", "1"), value(9)).await.unwrap();
