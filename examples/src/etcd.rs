@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use discovery_core::{Instance, Registration, Source};
+use discovery_core::{Instance, Invalid, Registration, Source};
+use discovery_etcd::format::{FormatName, Unencodable};
 use discovery_etcd::{EtcdConfig, EtcdRegistry, OnConflict, RegisterOptions};
 
 use crate::fault::Fault;
@@ -17,9 +18,13 @@ pub struct EtcdOptions {
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = etcd_url)]
     pub etcd: Vec<String>,
 
-    /// The keys below which the services stand
-    #[arg(long, value_name = "KEY", default_value = "/services")]
-    pub prefix: String,
+    /// How instances stand in etcd: native, or heartbeat (key heartbeat|SERVICE|URL, value the URL)
+    #[arg(long, value_name = "NAME", default_value = "native", value_parser = format)]
+    pub format: FormatName,
+
+    /// The key below which the services stand in the native format [default: /services]
+    #[arg(long, value_name = "KEY")]
+    pub prefix: Option<String>,
 
     /// The user to be at etcd; needs --password-file
     #[arg(long, value_name = "NAME")]
@@ -53,8 +58,13 @@ impl EtcdOptions {
     /// # Errors
     /// [`Fault::Usage`] names the option or file that is missing or wrong.
     pub fn registry(&self, add: impl FnOnce(EtcdConfig) -> EtcdConfig) -> Result<Registry, Fault> {
-        let registry = EtcdRegistry::new(add(self.config()?));
-        registry.map(Registry).map_err(|error| Fault::usage(by_option(&error.to_string())))
+        let registry = EtcdRegistry::new(add(self.config()?))
+            .map_err(|error| Fault::usage(by_option(&error.to_string())))?;
+        if let Some(prefix) = self.prefix.as_ref().filter(|_| !self.format.has_prefix()) {
+            let format = self.format;
+            tracing::warn!(%format, prefix, "--prefix has no effect: this format has none");
+        }
+        Ok(Registry(registry))
     }
 
     fn config(&self) -> Result<EtcdConfig, Fault> {
@@ -63,7 +73,10 @@ impl EtcdOptions {
                 "--etcd is missing; it can also be given by {ETCD_VARIABLE} or in the file of --config"
             )));
         }
-        let mut config = EtcdConfig::new(&self.etcd).prefix(&self.prefix);
+        let mut config = EtcdConfig::new(&self.etcd).format(self.format);
+        if let Some(prefix) = &self.prefix {
+            config = config.prefix(prefix);
+        }
         match (&self.user, &self.password_file) {
             (Some(user), Some(file)) => config = config.credentials(user, password(file)?),
             (Some(_), None) => return Err(missing("--user", "--password-file")),
@@ -97,6 +110,14 @@ impl Registry {
         Arc::new(self.0.clone())
     }
 
+    /// Whether the format can hold the instance at all.
+    ///
+    /// # Errors
+    /// [`Unencodable`] names what it cannot hold.
+    pub fn check(&self, instance: &Instance) -> Result<(), Unencodable> {
+        self.0.format().encode(instance).map(drop)
+    }
+
     /// Registers. `wait` says what to do while somebody else holds the id; `replace_same_address`
     /// that a holder with the instance's own address is its dead predecessor.
     pub fn register(
@@ -113,12 +134,16 @@ impl Registry {
     }
 }
 
+fn format(text: &str) -> Result<FormatName, String> {
+    text.parse().map_err(|error: Invalid| error.reason().to_owned())
+}
+
 /// The settings of the registry by the names that they have here.
 fn by_option(error: &str) -> String {
     if let Some(rest) = error.strip_prefix("etcd endpoint ") {
         return format!("--etcd (or {ETCD_VARIABLE}) {rest}");
     }
-    let ours = ["prefix ", "ttl ", "user ", "ca ", "cert ", "key "];
+    let ours = ["format ", "prefix ", "ttl ", "user ", "ca ", "cert ", "key "];
     let ours = ours.iter().any(|setting| error.starts_with(setting));
     if ours { format!("--{error}") } else { error.to_owned() }
 }

@@ -6,6 +6,7 @@
 pub mod etcd;
 pub mod fault;
 pub mod gateway;
+pub mod last_good;
 pub mod logging;
 pub mod node;
 pub mod options;

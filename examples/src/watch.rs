@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::ops::Not;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::etcd::EtcdOptions;
 use crate::fault::Fault;
+use crate::last_good;
 use crate::options::suspect_seconds;
 use crate::output;
 use crate::program::Program;
@@ -31,6 +33,10 @@ pub struct WatchOptions {
     /// How many seconds instances that vanish together from etcd are kept as suspects; 0: none are
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = suspect_seconds)]
     pub suspect_s: Duration,
+
+    /// The directory to keep what etcd has in, to serve it at a start while etcd is away
+    #[arg(long, value_name = "DIR")]
+    pub last_good: Option<PathBuf>,
 
     /// Where etcd is.
     #[command(flatten)]
@@ -70,7 +76,7 @@ impl Program for WatchOptions {
         let mut signals = Signals::new()
             .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
         let registry = self.etcd.registry(|config| config.suspects_for(self.suspect_s))?;
-        let source = registry.source();
+        let source = last_good::kept(registry.source(), self.last_good.as_deref(), &self.etcd)?;
         let changes = match &self.service {
             Some(service) => source.watch(service),
             None => source.watch_all(),

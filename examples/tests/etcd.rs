@@ -285,6 +285,57 @@ async fn without_etcd_they_wait_and_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_while_etcd_is_away_serves_what_was_there() {
+    on_each_version(async |version| {
+        let etcd = Etcd::start(version).await;
+        let http = Http::new();
+        let directory = tempfile::tempdir().unwrap();
+        let last_good = format!("--last-good={}", directory.path().join("sets").display());
+        let (node, _) = ready(&etcd, "a", &["--ttl=600"]).await;
+        let (before, address) = gateway(&etcd, &[&last_good]).await;
+        lists(&http, &address, SOON, &["a up"]).await;
+        let file = directory.path().join("sets/all.last-good");
+        eventually(SOON, "it is saved", async || file.exists()).await;
+        assert_eq!(before.stop().await, Some(0));
+
+        etcd.kill();
+        let (after, address) = gateway(&etcd, &[&last_good]).await;
+        lists(&http, &address, SOON, &["a up"]).await;
+        let source = state(&http, &address).await;
+        assert_eq!(source["state"], json!("stale"));
+        let error = source["error"].as_str().unwrap();
+        assert!(error.starts_with("from disk, saved ") && error.contains("refused"), "{error}");
+        assert_eq!(http.get(format!("{address}/send/orders/x")).await.served_by(), "a");
+        // The same option in a file. Another prefix is another place, of which nothing is known.
+        let config = directory.path().join("config.toml");
+        let text = format!("last-good = '{}'", directory.path().join("sets").display());
+        std::fs::write(&config, text).unwrap();
+        let config = format!("--config={}", config.display());
+        let seen = watch(&etcd, &[&config]);
+        seen.line(&[r#"{"status":"stale","error":"from disk, saved "#]).await;
+        seen.line(&[r#""change":"insert""#, r#""id":"a""#]).await;
+        let elsewhere = watch(&etcd, &[&config, "--prefix=/other"]);
+        eventually(SOON, "the file is refused", async || {
+            elsewhere.stderr().contains("the saved last good set is ignored")
+        })
+        .await;
+        assert_eq!(elsewhere.stdout(), "");
+
+        etcd.restart().await;
+        let (_second, _) = ready(&etcd, "b", &[]).await;
+        lists(&http, &address, SOON, &["a up", "b up"]).await;
+        seen.line(&[r#""change":"insert""#, r#""id":"b""#]).await;
+        assert_eq!(state(&http, &address).await["state"], json!("fresh"));
+        let twice = seen.stdout().lines().filter(|line| line.contains(r#""id":"a""#)).count();
+        assert_eq!(twice, 1, "what is as it was is not told again");
+        for program in [after, seen, elsewhere, node] {
+            assert_eq!(program.stop().await, Some(0));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_is_held_is_not_taken() {
     on_each_version(async |version| {
         let etcd = Etcd::start(version).await;

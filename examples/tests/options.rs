@@ -43,6 +43,10 @@ async fn node_refuses() {
         (&with(&["bogus"]), &["bogus"]),
         (&with(&["--id=a/b"]), &["--id", "a/b"]),
         (&with(&["--id="]), &["--id"]),
+        (&with(&["--id=a b"]), &["--id", "a b"]),
+        (&with(&["--format=x"]), &["--format", "'x'", "not known", "native, heartbeat"]),
+        (&with(&["--format="]), &["--format"]),
+        (&with(&["--format=heartbeat", "--prefix="]), &["--prefix"]),
         (&with(&["--ttl=0"]), &["--ttl", "0"]),
         (&with(&["--ttl=x"]), &["--ttl", "x"]),
         (&with(&["--ttl=86401"]), &["--ttl", "86401", "1 to 86400"]),
@@ -102,7 +106,10 @@ async fn whoever_reaches_for_etcd_refuses() {
         (&["--etcd=https://127.0.0.1:1", "--ca=/dev/null"], &["--ca", "/dev/null"]),
         (&[ETCD, "--config=/no/such"], &["--config", "/no/such"]),
         (&[ETCD, "--config=/"], &["--config", "/"]),
+        (&[ETCD, "--last-good=/dev/null"], &["--last-good", "/dev/null"]),
+        (&[ETCD, "--last-good="], &["--last-good"]),
         (&[ETCD, "--suspect-s=x"], &["--suspect-s", "x"]),
+        (&[ETCD, "--format=Native"], &["--format", "Native", "native, heartbeat"]),
         (&[ETCD, "--suspect-s=-1"], &["--suspect-s", "-1"]),
         (&[ETCD, "--suspect-s", "-1"], &["--suspect-s", "'-1'"]),
     ] {
@@ -131,6 +138,8 @@ async fn what_is_wrong_in_a_file_is_named_with_the_file() {
         ("etcd = [5]", &["etcd"]),
         ("etcd = 'http://a:0'", &["etcd", "http://a:0"]),
         ("suspect-s = 'x'", &["suspect-s", "x"]),
+        ("format = 'x'", &["--format", "x", "native, heartbeat"]),
+        ("format = 7", &["--format", "7"]),
         ("[etcd]\nurl = 'x'", &["etcd"]),
     ] {
         let file = file(content);
@@ -156,6 +165,7 @@ async fn gateway_refuses() {
         (&["--zone="], &["--zone"]),
         (&["--suspect-s=86401"], &["--suspect-s", "86401"]),
         (&["--listen=x"], &["--listen", "x"]),
+        (&["--format=x"], &["--format", "x", "native, heartbeat"]),
     ] {
         refused(GATEWAY, &[&["--demo"], args].concat(), parts).await;
     }
@@ -188,9 +198,10 @@ async fn a_file_says_all_that_the_command_line_can() {
 
 #[tokio::test]
 async fn what_has_no_effect_yet_is_said_once() {
-    let gateway =
-        Program::start(GATEWAY, &["--demo", "--listen=127.0.0.1:0", "--zone=a", "--suspect-s=5"]);
+    let args =
+        ["--demo", "--listen=127.0.0.1:0", "--zone=a", "--suspect-s=5", "--last-good=/dev/null"];
+    let gateway = Program::start(GATEWAY, &args);
     gateway.address().await;
     let said = |option: &str| gateway.stderr().lines().filter(|line| line.contains(option)).count();
-    assert_eq!((said("--zone"), said("--suspect-s")), (1, 0));
+    assert_eq!((said("--zone"), said("--suspect-s"), said("--last-good")), (1, 0, 1));
 }

@@ -1,5 +1,6 @@
 //! The options of `gateway`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,6 +52,10 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = suspect_seconds)]
     pub suspect_s: Duration,
 
+    /// The directory to keep what etcd has in, to serve it at a start while etcd is away
+    #[arg(long, value_name = "DIR")]
+    pub last_good: Option<PathBuf>,
+
     /// Where etcd is.
     #[command(flatten)]
     pub etcd: EtcdOptions,
@@ -72,10 +77,13 @@ impl GatewayOptions {
         Ok(())
     }
 
-    /// Says which options are taken and do nothing so far.
-    pub(super) fn warn_of_what_is_missing(&self) {
+    /// Says which options are taken and do nothing.
+    pub(super) fn warn_of_what_has_no_effect(&self) {
         if let Some(zone) = &self.zone {
             tracing::warn!(%zone, "--zone has no effect yet: no zone is preferred");
+        }
+        if self.demo && self.last_good.is_some() {
+            tracing::warn!("--last-good has no effect with --demo: its registry is never away");
         }
     }
 

@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use super::send::Patience;
 use super::service::Reach;
 use crate::fault::Fault;
+use crate::last_good;
 use crate::output;
 use crate::program::Program;
 use crate::server::{self, Server};
@@ -35,10 +36,11 @@ impl Program for GatewayOptions {
         let etcd = if self.demo {
             None
         } else {
-            Some(self.etcd.registry(|config| config.suspects_for(self.suspect_s))?.source())
+            let registry = self.etcd.registry(|config| config.suspects_for(self.suspect_s))?;
+            Some(last_good::kept(registry.source(), self.last_good.as_deref(), &self.etcd)?)
         };
         let (listener, bound) = server::bind("--listen", &self.listen).await?;
-        self.warn_of_what_is_missing();
+        self.warn_of_what_has_no_effect();
         let demo = if self.demo { Some(Demo::start().await?) } else { None };
         let source: Option<Arc<dyn Source>> = etcd.or_else(|| demo.as_ref().map(Demo::source));
         let Some(source) = source else { return Err(Fault::failed("no source")) };

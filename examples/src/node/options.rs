@@ -17,7 +17,7 @@ pub struct NodeOptions {
     #[arg(long, value_name = "NAME")]
     pub service: Option<ServiceName>,
 
-    /// Its id within the service [default: a new UUID]
+    /// Its id within the service [default: a new UUID; with --format heartbeat its URL]
     #[arg(long, value_name = "ID")]
     pub id: Option<InstanceId>,
 

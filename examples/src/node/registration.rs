@@ -66,6 +66,9 @@ impl<R: FnOnce()> Teller<R> {
                 // Not a log line: it is there whatever RUST_LOG says.
                 output::notice(&format!("{conflict}; waiting until the holder is gone"));
             }
+            RegistrationState::Refused(error) => {
+                return Err(Fault::usage(format!("{}: {error}", registration.key())));
+            }
             RegistrationState::Deregistered | RegistrationState::Abandoned(_) => {
                 let key = registration.key();
                 return Err(Fault::failed(format!("{key}: the registration has ended")));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use discovery_core::{
     Address, Instance, InstanceId, Invalid, Registration, RegistrationState, ServiceName,
 };
+use discovery_etcd::format::{FormatName, Unencodable};
 use tokio::time::sleep;
 
 use super::registration::{Reason, watch};
@@ -30,14 +31,13 @@ impl Program for NodeOptions {
             .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
         let missing = || Fault::usage("--service is missing");
         let service = self.service.clone().ok_or_else(missing)?;
-        let id = match &self.id {
-            Some(id) => id.clone(),
-            None => new_id()?,
-        };
         let registry = self.etcd.registry(|config| config.ttl(self.ttl))?;
         let (listener, bound) = server::bind("--listen", &self.listen).await?;
         let own = Address::from_socket("http", bound).map_err(|error| internal(&error))?;
         let address = self.advertise.clone().unwrap_or_else(|| own.clone());
+        let id = self.id_at(&address)?;
+        let instance = self.instance(service.clone(), id.clone(), address.clone());
+        registry.check(&instance).map_err(|error| self.cannot_be(&error))?;
         if bound.ip().is_unspecified() && self.advertise.is_none() {
             tracing::warn!(%address, "registering an address that only this machine can reach; see --advertise");
         }
@@ -50,7 +50,6 @@ impl Program for NodeOptions {
         let node = Node::new(service.clone(), id.clone(), behaviour);
         let server = node.serve(listener);
 
-        let instance = self.instance(service.clone(), id.clone(), address.clone());
         let wait = self.on_conflict == OnConflictOption::Wait;
         let registration = registry.register(instance, wait, address == own);
         tracing::info!(%service, %id, %address, listen = %bound, "serving; registering");
@@ -73,6 +72,24 @@ impl Program for NodeOptions {
 }
 
 impl NodeOptions {
+    /// The id it was given, or the one by which others will know it.
+    fn id_at(&self, address: &Address) -> Result<InstanceId, Fault> {
+        let id = match (&self.id, self.etcd.format) {
+            (Some(id), _) => return Ok(id.clone()),
+            (None, FormatName::Heartbeat) => InstanceId::new(address.as_str()),
+            (None, _) => InstanceId::new(uuid::Uuid::new_v4().to_string()),
+        };
+        id.map_err(|error| internal(&error))
+    }
+
+    /// What was given that the format cannot hold.
+    fn cannot_be(&self, error: &Unencodable) -> Fault {
+        if self.id.is_some() && error.field() == "instance id" {
+            return Fault::option("--id", error.value(), error.reason());
+        }
+        Fault::usage(format!("--format {}: {error}", self.etcd.format))
+    }
+
     fn instance(&self, service: ServiceName, id: InstanceId, address: Address) -> Instance {
         let mut instance = Instance::new(service, id, address);
         instance.weight = self.weight;
@@ -106,10 +123,6 @@ async fn stop(
     if signals.or_enough(FINISH_WITHIN, server.finish()).await.is_none() {
         tracing::warn!("requests in flight were cut off");
     }
-}
-
-fn new_id() -> Result<InstanceId, Fault> {
-    InstanceId::new(uuid::Uuid::new_v4().to_string()).map_err(|error| internal(&error))
 }
 
 fn internal(error: &Invalid) -> Fault {
