@@ -6,6 +6,7 @@ mod config;
 mod fake;
 pub mod format;
 mod link;
+mod observe;
 mod register;
 mod registry;
 mod rotation;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::config::{ConfigError, Credentials, EtcdConfig, LONGEST_TTL, whole_seconds};
 use crate::format::{Encoded, Format, FormatName};
 use crate::link::Link;
+use crate::observe;
 use crate::register::{
     self, Keeper, OnConflict, Plan, RegisterOptions, Shared, SharedLease, Tenancy, Thread, Told,
 };
@@ -98,6 +99,7 @@ impl Builder {
     /// As [`EtcdRegistry::new`].
     pub fn build(self, config: EtcdConfig) -> Result<EtcdRegistry, ConfigError> {
         let config = config.checked()?;
+        observe::describe();
         let runtime = Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let name: FormatName = config.format_name()?;
         let format = self.format.unwrap_or_else(|| name.format(&config.prefix));
@@ -105,8 +107,8 @@ impl Builder {
         let first = rand::rng().random_range(0..config.endpoints.len());
         let rotation = Rotation::new(&config.endpoints, first);
         let connector = EtcdConnector::new(&config, self.channel);
-        let (link, work) =
-            Link::new(connector.clone(), rotation.clone(), config.follow_members, rng());
+        let counting = observe::Link::Watches.counting(connector.clone());
+        let (link, work) = Link::new(counting, rotation.clone(), config.follow_members, rng());
         runtime.spawn(work);
         Ok(EtcdRegistry(Arc::new(Inner {
             config,
@@ -196,6 +198,7 @@ impl EtcdRegistry {
             let changes: Changes<_, _> = publisher.subscribe();
             watches.insert(service.cloned(), publisher.subscriber());
             let prefix = inner.format.prefix(service);
+            let (label, status) = (prefix.clone(), publisher.status());
             let follower = Follower::new(
                 inner.link.join(),
                 Machine::new(prefix, inner.config.audit(), rng()),
@@ -203,7 +206,8 @@ impl EtcdRegistry {
                 publisher,
                 Stabiliser::new(inner.stabilise, &inner.crowd, service.is_none()),
             );
-            inner.runtime.spawn(follower.follow(inner.closed.subscribe()));
+            let following = follower.follow(inner.closed.subscribe());
+            inner.runtime.spawn(observe::showing(label, status, following));
             changes
         })
     }
@@ -265,8 +269,9 @@ impl Inner {
         if let Some(link) = self.registrations.get() {
             return Ok(link);
         }
-        let (connector, rotation) = (self.connector.clone(), self.rotation.clone());
-        let (link, work) = Link::new(connector, rotation, self.config.follow_members, rng());
+        let counting = observe::Link::Registrations.counting(self.connector.clone());
+        let rotation = self.rotation.clone();
+        let (link, work) = Link::new(counting, rotation, self.config.follow_members, rng());
         self.thread.spawn(work).map_err(no_thread)?;
         // If somebody else was quicker, ours ends at once: nobody uses it.
         Ok(self.registrations.get_or_init(|| link))

@@ -12,6 +12,7 @@ use super::lease::answer_within;
 use super::messages::Home;
 use crate::backoff::{self, Backoff};
 use crate::link::{News, Ticket};
+use crate::observe::renewal;
 use crate::wire::{Kind, Result, Wire, WireError};
 
 /// What a registration has of the lease; the lease is kept while there is one of these.
@@ -101,7 +102,7 @@ impl<W: Wire> SharedLease<W> {
         let known = *self.home.borrow();
         let within = known.map_or(ANSWER_WITHIN, |home| answer_within(home.granted));
         let asked = if let (Some(id), Some(home)) = (self.id, known) {
-            let renewed = timeout(within, wire.renew(id)).await;
+            let renewed = timeout(within, renewal(wire.renew(id))).await;
             renewed.map(|renewed| renewed.map(|()| home.granted))
         } else {
             let id = *self.id.get_or_insert_with(|| self.rng.random_range(1..=i64::MAX));
@@ -175,7 +176,7 @@ async fn grant<W: Wire>(wire: &W, id: i64, ttl: Duration) -> Result<Duration> {
         Err(error) if error.kind == Kind::LeaseExists => match wire.granted_ttl(id).await? {
             Some(granted) => {
                 // How much of its time has passed is not known.
-                wire.renew(id).await?;
+                renewal(wire.renew(id)).await?;
                 Ok(granted)
             }
             None => Err(WireError::new(

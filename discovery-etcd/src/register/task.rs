@@ -11,6 +11,7 @@ use super::messages::{Action, Answer, Input, Question, Wanted};
 use super::shared::Tenancy;
 use super::watchdog::Watched;
 use crate::link::{News, Ticket};
+use crate::observe;
 use crate::wait::{BoxFuture, answered, reached};
 use crate::wire::{Result, Wire};
 
@@ -37,6 +38,7 @@ pub(crate) struct Keeper<W: Wire> {
     asked: Option<BoxFuture<Result<Answer>>>,
     /// The last trouble that was logged while registered.
     said: Option<String>,
+    figures: observe::Registration,
 }
 
 impl<W: Wire> Keeper<W> {
@@ -47,7 +49,18 @@ impl<W: Wire> Keeper<W> {
         told: Told,
         status: watch::Sender<RegistrationStatus>,
     ) -> Self {
-        Self { ticket, machine, told, status, wish: 1, wire: None, asked: None, said: None }
+        let figures = observe::Registration::new();
+        Self {
+            ticket,
+            machine,
+            told,
+            status,
+            wish: 1,
+            wire: None,
+            asked: None,
+            said: None,
+            figures,
+        }
     }
 
     /// Keeps etcd saying what is desired, until the registration has ended.
@@ -161,6 +174,7 @@ impl<W: Wire> Keeper<W> {
 
     /// Logs each change of state once.
     fn report(&mut self, status: RegistrationStatus) {
+        self.figures.report(&status.state);
         let key = &self.machine.plan().key;
         let before = self.status.borrow().state.clone();
         let news = std::mem::discriminant(&before) != std::mem::discriminant(&status.state);
@@ -205,7 +219,7 @@ async fn ask<W: Wire>(wire: W, question: Question) -> Result<Answer> {
         Question::Grant { lease, ttl } => Answer::Granted(wire.grant(lease, ttl).await?),
         Question::GrantedTtl { lease } => Answer::GrantedTtl(wire.granted_ttl(lease).await?),
         Question::Renew { lease } => {
-            wire.renew(lease).await?;
+            observe::renewal(wire.renew(lease)).await?;
             Answer::Renewed
         }
         Question::Get(key) => Answer::Found(wire.get(&key).await?),

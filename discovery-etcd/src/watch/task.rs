@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::machine::{Action, Input, Machine};
 use super::translate::Translator;
 use crate::link::{News, Ticket};
+use crate::observe;
 use crate::wait::{BoxFuture, answered, reached};
 use crate::wire::{Keys, List, Wire, WireError};
 
@@ -36,6 +37,7 @@ pub(crate) struct Follower<W: Wire> {
     /// Between the translator and the publisher: which removals pass.
     stabiliser: Stabiliser,
     staged: Option<Replacement<InstanceKey, Instance>>,
+    figures: observe::Watch,
     wire: Option<W>,
     /// What was asked of the connection and has not been answered.
     asked: Option<BoxFuture<Input>>,
@@ -50,6 +52,7 @@ impl<W: Wire> Follower<W> {
         stabiliser: Stabiliser,
     ) -> Self {
         Self {
+            figures: observe::Watch::new(machine.prefix()),
             ticket,
             machine,
             translator,
@@ -144,6 +147,7 @@ impl<W: Wire> Follower<W> {
             }
             Action::Commit { revision } => self.commit(revision.unsigned_abs()),
             Action::Apply(events) => {
+                self.figures.changed(events.len());
                 let revision = events.last().map(|event| event.revision().unsigned_abs());
                 let batch = self.translator.batch(events);
                 self.stabiliser.apply(batch, revision, &mut self.publisher, Instant::now());
@@ -152,10 +156,12 @@ impl<W: Wire> Follower<W> {
             Action::AuditPage(page) => self.translator.audit_page(&page),
             Action::AuditEnd { at } => self.translator.audit_end(at),
             Action::AuditSettle => {
+                self.figures.audited();
                 let differing = self.translator.audit_settle();
                 self.machine.handle(Input::Audited(differing), Instant::now());
             }
             Action::Repair { differing } => {
+                self.figures.repaired(differing);
                 let prefix = self.prefix();
                 tracing::warn!(prefix, differing, "the audit found what was missed; listing anew");
             }
@@ -197,6 +203,7 @@ impl<W: Wire> Follower<W> {
 
     fn commit(&mut self, revision: u64) {
         let Some(mut staged) = self.staged.take() else { return };
+        self.figures.listed();
         self.translator.finish(&mut staged, |key| self.stabiliser.is_held(key));
         let (out, now) = (&mut self.publisher, Instant::now());
         if self.stabiliser.commit(staged, Some(revision), out, now) {

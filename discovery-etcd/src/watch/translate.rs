@@ -10,6 +10,7 @@ use discovery_core::{Instance, InstanceKey, Replacement, ServiceName, Update};
 use super::audit::Audit;
 use super::table::Table;
 use crate::format::{Entry, Format, Record, Undecodable};
+use crate::observe;
 use crate::wire::{Event, Page};
 
 type Set = Replacement<InstanceKey, Instance>;
@@ -28,7 +29,8 @@ pub(crate) struct Translator {
 impl Translator {
     /// Translates for who watches `service`, or all of them: instances of others are left out.
     pub(crate) fn new(format: Arc<dyn Format>, service: Option<ServiceName>) -> Self {
-        let (table, reports) = (Table::default(), Reports::default());
+        let figures = observe::Watch::new(&format.prefix(service.as_ref()));
+        let (table, reports) = (Table::default(), Reports::new(figures));
         Self { format, service, table, reports, audit: None }
     }
 
@@ -257,8 +259,8 @@ fn entries<'a>(parts: &[(&'a [u8], &'a [u8])]) -> Vec<Entry<'a>> {
 }
 
 /// What was said about records, so that each thing is said once.
-#[derive(Default)]
 struct Reports {
+    figures: observe::Watch,
     /// Records that cannot be read, and their value as a hash.
     unreadable: HashMap<Vec<u8>, u64>,
     /// Records whose value names another service or id than the key.
@@ -269,6 +271,11 @@ struct Reports {
 }
 
 impl Reports {
+    fn new(figures: observe::Watch) -> Self {
+        let (unreadable, differing) = (HashMap::new(), HashSet::new());
+        Self { figures, unreadable, differing, listed: None, hasher: RandomState::new() }
+    }
+
     fn readable(&mut self, name: &[u8], differs: bool) {
         if differs {
             if self.differing.insert(name.to_vec()) {
@@ -292,6 +299,7 @@ impl Reports {
         let hash = hasher.finish();
         if self.unreadable.insert(name.to_vec(), hash) != Some(hash) {
             let bytes: usize = entries.iter().map(|entry| entry.value.len()).sum();
+            self.figures.undecodable();
             tracing::warn!(key = shown(name), %error, bytes, "not an instance; ignored");
         }
         self.list(name);
