@@ -349,3 +349,28 @@ async fn a_registry_that_is_dropped_leaves_its_readers() {
     rig.settle().await;
     rig.ends().await;
 }
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn what_the_audit_repairs_is_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    // The runtime of this test has no other thread.
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let told = |line: &str| {
+        let text = recorder.handle().render();
+        let line =
+            line.replace("{}", &format!("{{prefix=\"{}\"}}", str::from_utf8(PREFIX).unwrap()));
+        assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+    };
+    let mut rig = Rig::new(1);
+    rig.settle().await;
+    told("discovery_etcd_repairs_total{} 0");
+    rig.etcd.with(|store| {
+        store.write_unseen(vec![(key(1), Some((value(1), 0))), (key(2), Some((value(2), 0)))]);
+    });
+    rig.until_right(AUDIT.mul_f64(1.2) + Duration::from_secs(3)).await;
+    told("discovery_etcd_repairs_total{} 1");
+    told("discovery_etcd_repaired_keys_total{} 2");
+    told("discovery_etcd_lists_total{} 2");
+    rig.ends().await;
+}
