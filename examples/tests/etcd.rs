@@ -132,6 +132,14 @@ async fn instances_that_come_and_go_are_followed() {
             nodes.push(ready(&etcd, id, &["--zone=z", "--weight=2"]).await);
         }
         lists(&http, &address, SOON, &["a up", "b up", "c up"]).await;
+        let page = http.get(format!("{address}/metrics")).await;
+        let page = String::from_utf8(page.body.to_vec()).unwrap();
+        for figure in [
+            "gateway_endpoints{service=\"orders\"} 3",
+            "discovery_etcd_lists_total{prefix=\"/services/\"} 1",
+        ] {
+            assert!(page.lines().any(|line| line == figure), "{figure} is not in\n{page}");
+        }
         let mut served = BTreeSet::new();
         eventually(SOON, "all of them are asked", async || {
             let answer = http.get(format!("{address}/send/orders/x")).await;

@@ -9,6 +9,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::library;
+
 const SERVICE: &str = "service";
 /// The classes of status codes, as the first digit of each counts them.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -121,7 +123,7 @@ impl Metrics {
         self.endpoints.with_label_values(&[name.as_str()]).set(count);
     }
 
-    /// All figures as text, with the source's as they are now.
+    /// All figures as text, with the source's as they are now, and behind them the library's.
     pub(super) fn text(&self, status: &Status) -> Result<Vec<u8>, prometheus::Error> {
         for state in STATES {
             let is = state == status.state.name();
@@ -133,6 +135,7 @@ impl Metrics {
         self.revision.set(revision);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        text.extend(library::text().into_bytes());
         Ok(text)
     }
 }

@@ -11,6 +11,7 @@ mod catalog;
 mod demo;
 mod handler;
 mod headers;
+mod library;
 mod metrics;
 mod options;
 mod pages;

@@ -11,6 +11,7 @@ use super::GatewayOptions;
 use super::catalog::Catalog;
 use super::demo::Demo;
 use super::handler::Handler;
+use super::library;
 use super::metrics::Metrics;
 use super::send::Patience;
 use super::service::Reach;
@@ -36,6 +37,7 @@ impl Program for GatewayOptions {
         let etcd = if self.demo {
             None
         } else {
+            library::record();
             let registry = self.etcd.registry(|config| config.suspects_for(self.suspect_s))?;
             Some(last_good::kept(registry.source(), self.last_good.as_deref(), &self.etcd)?)
         };
