@@ -159,3 +159,66 @@ impl Drop for Shown {
 fn label(prefix: &[u8]) -> Arc<str> {
     String::from_utf8_lossy(prefix).into()
 }
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use discovery_core::{Publisher, SourceError};
+    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn recorder() -> PrometheusRecorder {
+        PrometheusBuilder::new().build_recorder()
+    }
+
+    /// The gauge of the prefix `p`.
+    fn gauge(recorder: &PrometheusRecorder, name: &str) -> Option<f64> {
+        let text = recorder.handle().render();
+        let start = format!("{name}{{prefix=\"p\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&start)).map(|value| value.parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gauges_follow_a_set_grow_while_it_is_stale_and_reach_a_late_recorder() {
+        let early = recorder();
+        // The runtime of this test has no other thread.
+        let here = metrics::set_default_local_recorder(&early);
+        let (instances, stale) = ("discovery_etcd_instances", "discovery_etcd_stale_seconds");
+        let mut publisher = Publisher::<u8, u8>::new();
+        let status = publisher.status();
+        let (end, ends) = oneshot::channel::<()>();
+        let task = tokio::spawn(showing(b"p".to_vec(), status, async {
+            let _ = ends.await;
+        }));
+        // Time stands still until nothing else is to be done.
+        let settle = || sleep(Duration::from_millis(1));
+        settle().await;
+        assert_eq!((gauge(&early, instances), gauge(&early, stale)), (Some(0.0), Some(0.0)));
+        sleep(Duration::from_millis(5500)).await;
+        let loading = gauge(&early, stale).unwrap();
+        assert!((5.0..5.5).contains(&loading), "{loading}");
+        publisher.replace([(1, 1), (2, 2)], Some(1));
+        settle().await;
+        assert_eq!((gauge(&early, instances), gauge(&early, stale)), (Some(2.0), Some(0.0)));
+        publisher.trouble(SourceError::new("away"));
+        sleep(Duration::from_millis(2500)).await;
+        let away = gauge(&early, stale).unwrap();
+        assert!((2.0..2.5).contains(&away), "{away}");
+        publisher.fresh();
+        settle().await;
+        assert_eq!(gauge(&early, stale), Some(0.0));
+        drop(here);
+
+        let late = recorder();
+        let _here = metrics::set_default_local_recorder(&late);
+        sleep(WHILE_FRESH).await;
+        assert_eq!((gauge(&late, instances), gauge(&late, stale)), (Some(2.0), Some(0.0)));
+        // Also when the publisher is gone and nothing will change any more.
+        drop(publisher);
+        sleep(WHILE_FRESH).await;
+        drop(end);
+        task.await.unwrap();
+        assert_eq!(gauge(&late, instances), Some(0.0));
+    }
+}
