@@ -8,7 +8,7 @@ use std::time::Duration;
 use discovery_core::{Registrar as _, Source as _};
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
 use discovery_test_support::{
-    Cluster, Direction, Etcd, GrpcProxy, Proxy, Truth, eventually, on_each_version, slack,
+    Cluster, Direction, Etcd, GrpcProxy, Proxy, Truth, eventually, on_all_versions, slack,
 };
 use support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance, key, registry, value};
 use tokio::time::{Instant, sleep};
@@ -27,7 +27,7 @@ fn of(urls: impl IntoIterator<Item = String>) -> EtcdRegistry {
 /// Row 3: etcd pauses for less than the leases live.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_3_a_short_pause_changes_nothing() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
         let proxy = Proxy::start(etcd.client_addr());
@@ -58,7 +58,7 @@ async fn row_3_a_short_pause_changes_nothing() {
 /// Row 11: the store is wiped, with the same name and cluster id.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_11_a_wiped_store_is_noticed() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
         fill(&truth, 20).await;
@@ -78,7 +78,7 @@ async fn row_11_a_wiped_store_is_noticed() {
 /// Row 12: a member is cut off from its cluster and keeps its connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_12_a_member_without_its_cluster_is_left() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let cluster = Cluster::start(version, 3).await;
         let truth = Truth::new(cluster.member(0).client_addr());
         fill(&truth, 3).await;
@@ -112,7 +112,7 @@ async fn row_12_a_member_without_its_cluster_is_left() {
 /// Row 13: a half-open connection, with another endpoint to go to.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_13_a_half_open_connection_is_noticed_and_left() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
         let (one, two) = (Proxy::start(etcd.client_addr()), Proxy::start(etcd.client_addr()));
@@ -143,7 +143,7 @@ async fn row_13_a_half_open_connection_is_noticed_and_left() {
 /// Row 14: the connection is alive and what the server says comes late.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_14_a_starved_watch_is_stale_and_does_not_list_for_ever() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
         let proxy = Proxy::start(etcd.client_addr());
@@ -168,7 +168,7 @@ async fn row_14_a_starved_watch_is_stale_and_does_not_list_for_ever() {
 /// Row 41: etcd's gRPC proxy in between, which answers no probes, and a long silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_41_a_proxy_that_answers_no_probes_is_not_taken_for_dead() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
         let grpc = GrpcProxy::start(&etcd).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use discovery_core::disk::{FromDisk, LastGood, LastGoodOptions};
 use discovery_core::{Change, ServiceName, Source as _, State};
 use discovery_etcd::EtcdRegistry;
-use discovery_test_support::{Etcd, Proxy, Truth, eventually, long, on_each_version};
+use discovery_test_support::{Etcd, Proxy, Truth, eventually, long, on_all_versions};
 use support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance_key, key, registry, value};
 
 /// When the saved set is told at the latest: after the grace that etcd has to answer.
@@ -55,7 +55,7 @@ fn from_disk(view: &View) -> Result<(FromDisk, String), State> {
 /// with another set.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_2_a_start_during_a_long_outage_serves_the_saved_set_as_stale() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = etcd.truth();
         let directory = tempfile::tempdir().unwrap();
@@ -114,7 +114,7 @@ async fn row_2_a_start_during_a_long_outage_serves_the_saved_set_as_stale() {
 /// Row 23, watching: nothing to connect to at start, or a black hole; what was saved is there soon.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_23_a_start_before_etcd_has_the_saved_set_and_then_etcds() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = etcd.truth();
         let directory = tempfile::tempdir().unwrap();
