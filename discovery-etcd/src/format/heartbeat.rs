@@ -1,8 +1,6 @@
 //! The heartbeat format: key `heartbeat|TYPE|URL`, value the URL. It says where an instance is and
 //! nothing else about it.
 
-use std::borrow::Cow;
-
 use discovery_core::{Address, Instance, InstanceId, InstanceStatus, ServiceName};
 
 use super::{Decoded, Encoded, Entry, Format, Record, Undecodable, Unencodable};
@@ -38,9 +36,9 @@ impl Format for Heartbeat {
         let (service, id) = names(entry.key)?;
         let (service, id) = (ServiceName::new(service)?, InstanceId::new(id)?);
         // A value from a file or a pipe can end in a line break.
-        let value: Cow<'_, str> = String::from_utf8_lossy(entry.value.trim_ascii());
-        let address = Address::new(&value)?;
-        let differs = *value != *id.as_str() && Address::new(&id).ok().as_ref() != Some(&address);
+        let value = std::str::from_utf8(entry.value.trim_ascii()).map_err(Undecodable::value)?;
+        let address = Address::new(value)?;
+        let differs = value != id.as_str() && Address::new(&id).ok().as_ref() != Some(&address);
         Ok(Decoded::one(Instance::new(service, id, address)).differing(differs))
     }
 
@@ -120,7 +118,8 @@ mod tests {
             (b" \n", "host is missing"),
             (b"http://a/b", "path"),
             (b"http://a b", "white space"),
-            (b"\xff\n\xff", "white space"),
+            (b"\xff\n\xff", "utf-8"),
+            (b"unix:///run/\xff.sock", "utf-8"),
             (br#"{"address":"a:1"}"#, "port"),
         ] {
             let error = decode(KEY, value).unwrap_err().to_string();
