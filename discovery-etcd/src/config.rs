@@ -7,7 +7,7 @@ use std::time::Duration;
 use discovery_core::Invalid;
 use serde::{Deserialize, Serialize};
 
-use crate::format::FormatName;
+use crate::format::{FormatName, escaped};
 
 /// A configuration that cannot work. The message is one line and names the setting and the value.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A file cannot be used.
-    #[error("{setting} {}: {reason}", path.display())]
+    #[error("{setting} {}: {reason}", shown(path))]
     File {
         /// The setting, in a word: `ca`, `cert`, `key`.
         setting: &'static str,
@@ -292,6 +292,11 @@ pub(crate) fn file(
     ConfigError::File { setting, path: path.to_owned(), reason: reason.to_string() }
 }
 
+/// A path for a message of one line: a configuration can name any.
+pub(crate) fn shown(path: &std::path::Path) -> String {
+    escaped(&path.to_string_lossy()).collect()
+}
+
 fn check_endpoint(text: &str, secure: bool) -> Result<String, ConfigError> {
     let invalid = |reason: &str| ConfigError::invalid("etcd endpoint", text, reason);
     let trimmed = text.trim();
@@ -389,6 +394,13 @@ mod tests {
             assert!(error.contains(why) && error.contains(&format!("{bad:?}")), "{error}");
         }
         assert_eq!(refused(EtcdConfig::new([""; 0])), "no etcd endpoint is given");
+    }
+
+    #[test]
+    fn whatever_a_file_is_called_the_error_is_one_line() {
+        let config = EtcdConfig::new(["a:1"]).client_certificate_files("", "/a\n\u{1b}b");
+        let error = refused(EtcdConfig { cert_file: None, ..config });
+        assert_eq!(error, r"key /a\n\u{1b}b: a key needs its certificate");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
 
-use crate::config::{ConfigError, EtcdConfig, file};
+use crate::config::{ConfigError, EtcdConfig, file, shown};
 
 /// Whether the files named can be used, as far as can be told without a connection.
 pub(crate) fn check(config: &EtcdConfig) -> Result<(), ConfigError> {
@@ -49,7 +49,7 @@ fn identity(cert: &Path, key: &Path) -> Result<Identity, ConfigError> {
     // Whether the two belong together is told by whoever has to sign with them.
     let alone = ClientTlsConfig::new().identity(identity.clone());
     if Endpoint::from_static("https://localhost").tls_config(alone).is_err() {
-        let reason = format!("cannot be used with the certificate {}", cert.display());
+        let reason = format!("cannot be used with the certificate {}", shown(cert));
         return Err(file("key", key, reason));
     }
     Ok(identity)

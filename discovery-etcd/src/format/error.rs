@@ -21,13 +21,17 @@ impl Undecodable {
     /// The value cannot be read, for this reason. It may quote the value.
     pub fn value(reason: impl Display) -> Self {
         // What a value can hold must not forge lines in a log.
-        let reason = reason.to_string();
-        let line = reason.chars().flat_map(|c| {
-            let control = c.is_control().then(|| c.escape_debug());
-            control.into_iter().flatten().chain((!c.is_control()).then_some(c))
-        });
-        Self(line.take(Self::LONGEST).collect())
+        Self(escaped(&reason.to_string()).take(Self::LONGEST).collect())
     }
+}
+
+/// The text as one line: control characters are escaped, and what Unicode takes for the end of a line.
+pub(crate) fn escaped(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(|c| {
+        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        let escape = breaks.then(|| c.escape_debug());
+        escape.into_iter().flatten().chain((!breaks).then_some(c))
+    })
 }
 
 impl From<Invalid> for Undecodable {
@@ -72,6 +76,8 @@ mod tests {
     fn a_reason_is_one_short_line() {
         let forged = Undecodable::value("\"up\"\n\x1b[31mINFO forged").to_string();
         assert_eq!(forged, r#""up"\n\u{1b}[31mINFO forged"#);
+        let separated = Undecodable::value("up\u{2028}INFO\u{2029}").to_string();
+        assert_eq!(separated, r"up\u{2028}INFO\u{2029}");
         assert_eq!(Undecodable::value("ä".repeat(1000)).to_string().chars().count(), 230);
         assert_eq!(Undecodable::key("A/B").to_string(), "the key is not of the form A/B");
     }

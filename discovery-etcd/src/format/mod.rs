@@ -15,6 +15,7 @@ use std::fmt::Debug;
 
 use discovery_core::{Instance, ServiceName};
 
+pub(crate) use error::escaped;
 pub use error::{Undecodable, Unencodable};
 pub use heartbeat::Heartbeat;
 pub use name::FormatName;
