@@ -16,6 +16,9 @@ const VERSION: u32 = 1;
 /// How far ahead of our clock another one's may be.
 const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(60);
 
+/// Longest part of a file that a reason not to use it quotes, in characters.
+const SHOWN: usize = 200;
+
 /// What a file is about.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
@@ -95,9 +98,9 @@ pub(super) fn decode(
     max_age: Duration,
 ) -> Result<Saved, Unusable> {
     let body: Body<'_, Instance> = serde_json::from_slice(intact(bytes)?)
-        .map_err(|error| Unusable::Body(error.to_string().escape_debug().to_string()))?;
+        .map_err(|error| Unusable::Body(error.to_string().escape_debug().take(SHOWN).collect()))?;
     if body.source != subject.source {
-        let (theirs, ours) = (body.source.into_owned(), subject.source.clone());
+        let (theirs, ours) = (body.source.chars().take(SHOWN).collect(), subject.source.clone());
         return Err(Unusable::OtherSource { theirs, ours });
     }
     let service = body.service.as_deref();
@@ -146,7 +149,7 @@ fn intact(bytes: &[u8]) -> Result<&[u8], Unusable> {
     Err(Unusable::Version { theirs })
 }
 
-fn head(body: &[u8]) -> String {
+pub(super) fn head(body: &[u8]) -> String {
     format!("{MAGIC}{VERSION}, {} bytes, sum {:016x}\n", body.len(), sum(body))
 }
 
@@ -247,6 +250,21 @@ mod tests {
             {"id":"1","name":"orders","address":"a:1"},{"id":"2","name":"orders","address":"a b"}]}"#;
         let bytes = [head(body.as_bytes()).as_bytes(), body.as_bytes()].concat();
         assert!(refused(&bytes, &orders()).contains("address"));
+    }
+
+    #[test]
+    fn a_reason_quotes_little_of_a_file_and_is_one_line() {
+        let long = "x\\n".repeat(1000);
+        let status = format!(
+            r#"{{"source":"here","service":"orders","saved":1799999999,"instances":[
+            {{"id":"1","name":"orders","address":"a:1","status":"{long}"}}]}}"#
+        );
+        let source = format!(r#"{{"source":"{long}","saved":1799999999,"instances":[]}}"#);
+        for body in [status, source] {
+            let reason = refused(&[head(body.as_bytes()), body].concat().into_bytes(), &orders());
+            assert!(reason.contains(r"x\nx\n") && !reason.contains('\n'), "{reason}");
+            assert!(reason.len() < 500, "{}", reason.len());
+        }
     }
 
     #[test]
