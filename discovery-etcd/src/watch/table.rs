@@ -51,6 +51,8 @@ struct Whole {
     revision: i64,
     /// The mark of the list or audit that had it last.
     seen: u32,
+    /// Whether it is known from an event or a complete list.
+    settled: bool,
     stands: Stands,
 }
 
@@ -88,10 +90,10 @@ impl Table {
     /// The record stands for these from now on; returns what it stood for.
     pub(super) fn put(&mut self, key: &[u8], revision: i64, stands: Stands) -> Stands {
         let Some(known) = self.whole.get_mut(key) else {
-            self.whole.insert(key.into(), Whole { revision, seen: 0, stands });
+            self.whole.insert(key.into(), Whole { revision, seen: 0, settled: true, stands });
             return Stands::none();
         };
-        known.revision = revision;
+        (known.revision, known.settled) = (revision, true);
         if known.stands == stands {
             // The texts that are there are shared already.
             return Stands::none();
@@ -152,6 +154,8 @@ impl Table {
 impl Table {
     pub(super) fn begin_list(&mut self) {
         self.next_mark();
+        // What a list brought that broke off nobody was told.
+        self.whole.retain(|_, known| known.settled);
         self.changed.clear();
         self.listed.clear();
     }
@@ -159,21 +163,22 @@ impl Table {
     /// The record is in the list and stands for these.
     pub(super) fn list(&mut self, key: Vec<u8>, revision: i64, stands: Stands) {
         let seen = self.mark;
-        match self.whole.get_mut(key.as_slice()) {
-            Some(known) => {
-                (known.revision, known.seen) = (revision, seen);
-                if known.stands != stands {
-                    self.changed.insert(key.into(), stands);
-                }
-            }
-            None => drop(self.whole.insert(key.into(), Whole { revision, seen, stands })),
+        let Some(known) = self.whole.get_mut(key.as_slice()) else {
+            let known = Whole { revision, seen, settled: false, stands };
+            self.whole.insert(key.into(), known);
+            return;
+        };
+        (known.revision, known.seen) = (revision, seen);
+        if known.stands != stands {
+            self.changed.insert(key.into(), stands);
         }
     }
 
     /// The record is in the list with a value that cannot be read; returns what it stood for.
     pub(super) fn list_unreadable(&mut self, key: Vec<u8>, revision: i64) -> &[InstanceKey] {
         let (seen, stands) = (self.mark, Stands::none());
-        let known = self.whole.entry(key.into()).or_insert(Whole { revision, seen, stands });
+        let new = Whole { revision, seen, settled: false, stands };
+        let known = self.whole.entry(key.into()).or_insert(new);
         (known.revision, known.seen) = (revision, seen);
         known.stands.keys()
     }
@@ -196,7 +201,10 @@ impl Table {
         mut decode: impl FnMut(&[u8], &[(&[u8], &[u8])], Stands) -> Stands,
     ) {
         let mark = self.mark;
-        self.whole.retain(|_, known| known.seen == mark);
+        self.whole.retain(|_, known| {
+            known.settled = true;
+            known.seen == mark
+        });
         for (key, stands) in self.changed.drain() {
             if let Some(known) = self.whole.get_mut(&key) {
                 known.stands = stands;

@@ -256,6 +256,16 @@ fn an_instance_that_moves_to_another_record_at_one_revision_stays() {
 }
 
 #[test]
+fn what_only_a_list_that_broke_off_had_is_not_taken_from_another_record() {
+    let mut rig = Rig::new(Free);
+    rig.stage(&[("a", "1", 1)]);
+    rig.staged = None;
+    rig.list(&[("a", "not read", 2), ("b", "1", 2)]);
+    rig.delete("a", 3);
+    assert_eq!(rig.seen(), ["w/1 a:1*1"]);
+}
+
+#[test]
 fn a_value_that_says_other_names_than_its_key_is_noted_once_and_forgotten_with_the_key() {
     let mut rig = Rig::new(Heartbeat);
     rig.list(&[("heartbeat|w|http://a:1", "http://b:1", 1), ("heartbeat|w|http://c:1", "", 1)]);
