@@ -5,6 +5,8 @@ pub mod combine;
 #[cfg(feature = "disk")]
 pub mod disk;
 mod fixed;
+#[cfg(any(test, all(fuzzing, feature = "disk")))]
+pub mod fuzzing;
 mod instance;
 mod memory;
 mod publish;

@@ -5,6 +5,8 @@ mod config;
 #[cfg(test)]
 mod fake;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod link;
 mod observe;
 mod register;

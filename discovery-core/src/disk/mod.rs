@@ -54,6 +54,8 @@
 
 mod file;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keep;
 mod options;
 mod save;
