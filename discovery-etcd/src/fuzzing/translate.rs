@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use discovery_core::{Instance, InstanceId, InstanceKey, Publisher, ServiceName};
+use discovery_core::{Instance, InstanceId, InstanceKey, Publisher, ServiceName, Update};
 
 use crate::format::{Decoded, Encoded, Entry, Format, Record, Undecodable, Unencodable};
 use crate::watch::Translator;
@@ -258,7 +258,17 @@ impl Course {
                 batch.extend(turn);
             }
         }
-        self.publisher.apply(self.translator.batch(batch), None);
+        let is_one = batch.windows(2).all(|two| two[0].revision() == two[1].revision());
+        let updates = self.translator.batch(batch);
+        if is_one {
+            // Whatever moved has not vanished, which would make it a suspect.
+            let (inserted, others): (Vec<_>, Vec<_>) =
+                updates.iter().partition(|update| matches!(update, Update::Insert(..)));
+            let has =
+                |key| inserted.iter().any(|each| matches!(each, Update::Insert(k, _) if k == key));
+            assert!(!others.iter().any(|each| matches!(each, Update::Remove(key) if has(key))));
+        }
+        self.publisher.apply(updates, None);
     }
 
     fn audit(&mut self, text: &[u8]) {
@@ -271,7 +281,8 @@ impl Course {
         lacks.retain(|key| !newer.contains(key) && known.iter().any(|known| known.key == *key));
         let of_ours = newer.iter().filter(|key| Model::record(key).is_some()).count();
 
-        self.revision += 1;
+        // Without news it is as of the last event.
+        self.revision += i64::from(!newer.is_empty());
         let as_known = known
             .into_iter()
             .filter(|entry| !lacks.contains(&entry.key) && !newer.contains(&entry.key));
