@@ -18,7 +18,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::pulse::{Beat, Pulse};
+use super::pulse::{Beat, LATE, Pulse};
 use crate::backoff::{self, Backoff};
 use crate::rotation::Rotation;
 use crate::wire::{Kind, WireError};
@@ -33,6 +33,8 @@ const BREATH: Duration = Duration::from_millis(50);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Up for so long, a failure is a new one and not the same again.
 const QUIET: Duration = Duration::from_secs(10);
+/// How long the count may take that is to say whether anything can be read.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How often the cluster is asked for its members, more or less a fifth.
 const MEMBERS_EVERY: Duration = Duration::from_secs(60);
 
@@ -46,7 +48,7 @@ pub(super) enum Input {
     Failed(WireError),
     /// A user has found the connection to be of no use.
     Condemned(WireError),
-    /// Something on the connection took too long: is it alive?
+    /// Something on the connection took too long: is it alive, and can anything be read?
     Check,
     /// The stream said something; in answer to a probe, or with a revision of the store.
     Heard {
@@ -114,6 +116,9 @@ enum State {
         seen: i64,
         /// That revision when keys were last counted: the count cannot be behind it.
         asked_at: i64,
+        /// A count must be answered by then: a read was not. The stream can be alive where a member is
+        /// cut off from its disk.
+        read_by: Option<Instant>,
         members_at: Option<Instant>,
     },
 }
@@ -161,9 +166,9 @@ impl Machine {
             State::Idle { .. } => None,
             State::Waiting { until, .. } => Some(*until),
             State::Connecting { since, within, .. } => Some(*since + *within),
-            State::Up { pulse, members_at, .. } => {
+            State::Up { pulse, read_by, members_at, .. } => {
                 let pulse = pulse.as_ref().map(Pulse::deadline);
-                [pulse, *members_at].into_iter().flatten().min()
+                [pulse, *read_by, *members_at].into_iter().flatten().min()
             }
         }
     }
@@ -175,12 +180,7 @@ impl Machine {
             Input::Used(used) => self.used(used, now),
             Input::Connected => self.connected(now),
             Input::Failed(error) | Input::Condemned(error) => self.failed(error, now),
-            Input::Check => {
-                if let State::Up { pulse: Some(pulse), .. } = &mut self.state {
-                    let beat = pulse.check(now);
-                    self.beat(beat, now);
-                }
-            }
+            Input::Check => self.check(now),
             Input::Heard { progress, revision } => self.heard(progress, revision, now),
             Input::Counted(counted) => self.counted(counted, now),
             Input::Members(members) => self.rotation.refresh(members),
@@ -249,7 +249,17 @@ impl Machine {
                     self.failed(error, now);
                 }
             }
-            State::Up { pulse, members_at, .. } => {
+            State::Up { pulse, read_by, members_at, .. } => {
+                match read_by {
+                    // It was us who did not run: the answer may be there and not be read yet.
+                    Some(by) if now > *by + LATE => *by = now + READ_WITHIN,
+                    Some(by) if now >= *by => {
+                        let cause = format!("no read is answered within {READ_WITHIN:?}");
+                        let error = WireError::unreachable("list", self.rotation.current(), cause);
+                        return self.failed(error, now);
+                    }
+                    _ => {}
+                }
                 if members_at.is_some_and(|at| now >= at) {
                     let every = MEMBERS_EVERY.mul_f64(self.rng.random_range(0.8..1.2));
                     *members_at = Some(now + every);
@@ -266,7 +276,14 @@ impl Machine {
     fn connected(&mut self, now: Instant) {
         if let State::Connecting { .. } = self.state {
             let members_at = self.follow_members.then_some(now);
-            self.state = State::Up { since: now, pulse: None, seen: 0, asked_at: 0, members_at };
+            self.state = State::Up {
+                since: now,
+                pulse: None,
+                seen: 0,
+                asked_at: 0,
+                read_by: None,
+                members_at,
+            };
             self.actions.push_back(Action::Up);
         }
     }
@@ -277,6 +294,19 @@ impl Machine {
             let beat = pulse.get_or_insert_with(|| Pulse::new(now)).heard(progress, now);
             self.beat(beat, now);
         }
+    }
+
+    /// Asks for a sign of life and, linearizably, for a count. One that is under way will do.
+    fn check(&mut self, now: Instant) {
+        let State::Up { pulse: Some(pulse), read_by, .. } = &mut self.state else { return };
+        let reads = read_by.is_none();
+        read_by.get_or_insert(now + READ_WITHIN);
+        let beat = match pulse.check(now) {
+            Beat::Probe if reads => Beat::Both,
+            Beat::Nothing if reads => Beat::Count,
+            beat => beat,
+        };
+        self.beat(beat, now);
     }
 
     /// Does what the pulse calls for.
@@ -301,7 +331,9 @@ impl Machine {
     }
 
     fn counted(&mut self, counted: Result<i64, WireError>, now: Instant) {
-        let State::Up { asked_at, pulse: Some(pulse), .. } = &mut self.state else { return };
+        let State::Up { asked_at, read_by, pulse: Some(pulse), .. } = &mut self.state else {
+            return;
+        };
         let revision = match counted {
             Ok(revision) => revision,
             // That is an answer, too.
@@ -315,6 +347,7 @@ impl Machine {
             let error = WireError::unreachable("watch", self.rotation.current(), cause);
             return self.failed(error, now);
         }
+        *read_by = None;
         pulse.counted(now);
     }
 

@@ -471,9 +471,47 @@ fn what_takes_too_long_has_the_server_asked_at_once() {
     let mut rig = Rig::new();
     rig.probed();
     rig.now += s(1);
-    assert_eq!(rig.hear(Input::Check), [Action::Probe]);
+    assert_eq!(rig.hear(Input::Check), [Action::Probe, Action::Count]);
     assert!(rig.hear(Input::Check).is_empty(), "once");
     assert_eq!(rig.wait(), s(2));
+}
+
+/// A member that is cut off from its disk keeps its streams and answers probes.
+#[test]
+fn a_server_that_answers_probes_and_no_reads_is_given_up_when_a_read_took_too_long() {
+    let mut rig = Rig::new();
+    rig.probed();
+    rig.hear(Input::Check);
+    assert!(rig.progress().is_empty());
+    rig.hear(Input::Counted(Err(error(Kind::Electing))));
+    let (waited, actions) = rig.tick();
+    assert_eq!(
+        (waited, down(&actions)),
+        (s(2), "list at b: no read is answered within 2s".to_owned())
+    );
+    assert_eq!(rig.machine.endpoint(), "c");
+
+    // A refusal is an answer, and then the next one has its time, too.
+    for counted in [Ok(7), Err(error(Kind::Denied))] {
+        let mut rig = Rig::new();
+        rig.probed();
+        for _ in 0..2 {
+            rig.hear(Input::Check);
+            rig.progress();
+            rig.hear(Input::Counted(counted.clone()));
+            assert_eq!(rig.tick(), (s(3), vec![Action::Probe]));
+            rig.progress();
+        }
+    }
+
+    // Who was kept from running gives the answer its time again.
+    let mut rig = Rig::new();
+    rig.probed();
+    rig.hear(Input::Check);
+    rig.progress();
+    rig.now += s(2) + LATE + ms(1);
+    assert!(rig.hear(Input::Tick).is_empty());
+    assert!(rig.hear(Input::Counted(Ok(7))).is_empty());
 }
 
 #[test]
@@ -572,8 +610,10 @@ fn late_news_of_every_kind_is_ignored_in_every_state() {
             "connecting" => &["connected", "failed", "condemned", "retry"],
             "up" => &["failed", "condemned", "heard", "progress"],
             "alive" => &["failed", "condemned", "check", "heard", "progress"],
-            "probing" => &["failed", "condemned", "heard", "progress", "counted", "behind"],
-            _ => &["failed", "condemned", "heard", "progress", "behind"],
+            "probing" => {
+                &["failed", "condemned", "check", "heard", "progress", "counted", "behind"]
+            }
+            _ => &["failed", "condemned", "check", "heard", "progress", "behind"],
         };
         let kinds = late(Instant::now()).len();
         for kind in 0..kinds {

@@ -308,7 +308,7 @@ impl<C: Connect> Keeper<C> {
                     Some(keys) => {
                         self.counting = Some(Box::pin(async move { wire.count(&keys).await }));
                     }
-                    // Nothing is watched, so nothing can be out of date.
+                    // Nothing was ever watched, so nothing can be out of date.
                     None => self.machine.handle(Input::Counted(Ok(i64::MAX)), Instant::now()),
                 }
             }

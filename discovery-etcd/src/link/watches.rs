@@ -37,6 +37,8 @@ pub(super) struct Watches {
     creating: Option<Creating>,
     standing: HashMap<Place, (Owner, Keys)>,
     last: i64,
+    /// The keys of the watch that stood last.
+    last_keys: Option<Keys>,
 }
 
 impl Watches {
@@ -74,6 +76,7 @@ impl Watches {
     /// The watch that was asked for stands there: whose it is, or `None` if nobody wants it now.
     pub(super) fn created(&mut self, place: Place) -> Option<Owner> {
         let Creating { owner, keys, .. } = self.creating.take()?;
+        self.last_keys = Some(keys.clone());
         let owner = owner?;
         self.standing.insert(place, (owner, keys));
         Some(owner)
@@ -99,9 +102,9 @@ impl Watches {
         self.standing.keys().any(|place| place.stream == stream)
     }
 
-    /// Some keys that may be read: they are being watched.
+    /// Some keys that may be read: they are being watched, or were.
     pub(super) fn some_keys(&self) -> Option<&Keys> {
-        self.standing.values().next().map(|(_, keys)| keys)
+        self.standing.values().next().map(|(_, keys)| keys).or(self.last_keys.as_ref())
     }
 
     /// When what is being created has taken too long.
@@ -151,7 +154,7 @@ mod tests {
         assert_eq!(watches.refused(), Some(owner(8)));
         assert_eq!((watches.owner(place(1)), watches.owner(place(2))), (Some(owner(7)), None));
         assert_eq!(watches.canceled(place(1)), Some(owner(7)));
-        assert_eq!((watches.owner(place(1)), watches.some_keys()), (None, None));
+        assert_eq!((watches.owner(place(1)), watches.some_keys()), (None, Some(&keys("a"))));
     }
 
     #[test]
