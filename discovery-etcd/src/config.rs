@@ -19,7 +19,8 @@ pub enum ConfigError {
     /// A setting has a value it does not take.
     #[error("{setting} {value:?}: {reason}")]
     Invalid {
-        /// The setting, in a word: `etcd endpoint`, `format`, `prefix`, `ttl`, `user`.
+        /// The setting, in a word: `etcd endpoint`, `format`, `prefix`, `ttl`, `suspects`, `audit`,
+        /// `user`.
         setting: &'static str,
         /// The value.
         value: String,
@@ -227,6 +228,15 @@ impl EtcdConfig {
             let reason = format!("must be 1 to {LONGEST_TTL} s");
             return Err(ConfigError::invalid("ttl", self.ttl_seconds.to_string(), reason));
         }
+        for (setting, seconds) in
+            [("suspects", self.suspect_seconds), ("audit", self.audit_seconds)]
+        {
+            // Longer than the clock goes it could not be waited.
+            if seconds > LONGEST {
+                let reason = format!("must be at most {LONGEST} s; 0 turns it off");
+                return Err(ConfigError::invalid(setting, seconds.to_string(), reason));
+            }
+        }
         if let Some(Credentials { user, password }) = &self.credentials {
             if user.is_empty() {
                 return Err(ConfigError::invalid("user", "", "must not be empty"));
@@ -279,6 +289,9 @@ impl EtcdConfig {
 
 /// A day: an instance that is dead for longer and still there helps nobody, and etcd has a limit too.
 pub(crate) const LONGEST_TTL: u64 = 24 * 3600;
+
+/// A year: whoever wants to wait for longer means never.
+const LONGEST: u64 = 365 * 24 * 3600;
 
 pub(crate) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
@@ -414,6 +427,12 @@ mod tests {
             assert!(refused(EtcdConfig::new(["a:1"]).ttl(bad)).starts_with("ttl"), "{bad:?}");
         }
         assert_eq!(EtcdConfig::new(["a:1"]).ttl(Duration::from_millis(1500)).ttl_seconds, 2);
+        let config = || EtcdConfig::new(["a:1"]);
+        assert!(refused(config().suspects_for(Duration::MAX)).starts_with("suspects"));
+        assert!(refused(config().audit_every(Duration::MAX)).starts_with("audit"));
+        assert!(
+            config().suspects_for(Duration::ZERO).audit_every(Duration::ZERO).checked().is_ok()
+        );
     }
 
     #[test]
