@@ -222,6 +222,8 @@ impl Machine {
             }
             Input::Trust => self.trust(),
             Input::Retry => {
+                // What is being refused just now was asked with the old ones.
+                self.refreshed = false;
                 if let State::Waiting { until, denied: true } = &mut self.state {
                     *until = now;
                 }

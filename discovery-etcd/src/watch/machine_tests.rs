@@ -336,6 +336,29 @@ fn what_is_late_may_be_our_own_fault_so_the_connection_is_only_checked() {
     }
 }
 
+/// The old ones may be refused after that.
+#[test]
+fn credentials_that_change_while_something_is_asked_are_tried_at_once_after_it() {
+    for name in ["refreshing", "listing"] {
+        let mut rig = Rig::new();
+        rig.up();
+        rig.refuse(Kind::Denied);
+        if name == "listing" {
+            rig.hear(Input::Refreshed(Ok(())));
+            rig.created(5);
+        }
+        assert!(rig.hear(Input::Retry).is_empty(), "{name}");
+        let actions = match name {
+            "listing" => rig.no_page(Kind::Denied),
+            _ => rig.hear(Input::Refreshed(Err(error(Kind::Denied)))),
+        };
+        assert_eq!(actions, [Action::Abandon, Action::Refresh], "{name}");
+        // Once: if those are refused, too, only people can mend it.
+        let actions = rig.hear(Input::Refreshed(Err(error(Kind::Denied))));
+        assert_eq!(actions, given_up(Kind::Denied), "{name}");
+    }
+}
+
 #[test]
 fn what_was_published_meanwhile_makes_the_list_begin_anew() {
     let mut rig = Rig::new();
