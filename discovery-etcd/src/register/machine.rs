@@ -662,8 +662,12 @@ impl Machine {
             }
             (_, Kind::Denied) => self.denied(error, now),
             (_, Kind::Electing) if !self.is_leaving() => self.electing(error, now),
-            (Question::Grant { .. } | Question::Put(_), Kind::Busy | Kind::Rejected) => {
-                // The connection is good and the lease must be renewed: only this has to wait.
+            (
+                Question::Grant { .. } | Question::Put(_) | Question::Revoke { .. },
+                Kind::Busy | Kind::Rejected,
+            ) => {
+                // The connection is good, others use it and the lease must be renewed: only this has
+                // to wait.
                 let hold = HOLD.mul_f64(self.rng.random_range(0.5..1.5));
                 self.hold = now + if self.give_up.is_some() { LEAVE_HOLD } else { hold };
                 self.trouble(error);

@@ -226,12 +226,14 @@ fn the_loss_of_an_own_lease_that_the_key_has_left_is_nothing_to_report() {
     rig.fail(Kind::LeaseNotFound);
     assert!(rig.is_registered(1));
     assert_eq!(rig.asked, None, "and the key is known to be there");
-    // The move is known by its event alone, and the lease's time is over by then.
+    // The revocation is refused until the lease is to be renewed, and its time is over by then.
     let (mut rig, own) = moving();
-    rig.reconnect();
-    rig.asked = None;
-    rig.event(Event::Put(entry(HERE, HOME, 11)));
-    rig.hear(Input::Answer(Err(error(Kind::LeaseNotFound))));
+    rig.done(11);
+    while rig.question() != (Question::Renew { lease: own }) {
+        rig.fail(Kind::Busy);
+        rig.until_asked();
+    }
+    rig.fail(Kind::LeaseNotFound);
     assert_eq!(rig.machine.lease.as_ref().map(|lease| lease.id), None, "{own}");
     assert!(rig.is_registered(1));
 }

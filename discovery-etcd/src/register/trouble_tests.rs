@@ -362,3 +362,15 @@ fn random_step(rig: &mut Rig, rng: &mut StdRng, revision: i64, version: &mut u64
         }
     }
 }
+
+/// It has to do with the load on etcd; to tear down what all registrations share would add to it.
+#[test]
+fn a_revocation_that_is_refused_for_the_load_is_tried_again_on_the_same_connection() {
+    let (mut rig, lease) = Rig::registered();
+    rig.leave();
+    assert_eq!(rig.question(), Question::Revoke { lease });
+    rig.fail(Kind::Busy);
+    assert_eq!((rig.condemned, rig.until_asked()), (0, LEAVE_HOLD));
+    rig.revoked(lease);
+    assert!(rig.is_deregistered());
+}
