@@ -213,7 +213,11 @@ impl Machine {
             }
             Input::Up(endpoint) => self.up(endpoint, now),
             Input::Down(error) => self.down(error, now),
-            Input::Retry => self.hold = now,
+            Input::Retry => {
+                self.hold = now;
+                // What is being refused just now was asked with the old ones.
+                self.refreshed = false;
+            }
             Input::Watching => {
                 if let Link::Up { watch, .. } = &mut self.link {
                     *watch = Watch::Stands;

@@ -363,6 +363,20 @@ fn random_step(rig: &mut Rig, rng: &mut StdRng, revision: i64, version: &mut u64
     }
 }
 
+/// The old ones may be refused after that.
+#[test]
+fn credentials_that_change_while_they_are_presented_are_presented_at_once_after_it() {
+    let (mut rig, _) = Rig::registered();
+    rig.want(present("new", 2));
+    rig.fail(Kind::Denied);
+    assert_eq!(rig.question(), Question::Refresh);
+    rig.hear(Input::Retry);
+    rig.fail(Kind::Denied);
+    assert_eq!(rig.question(), Question::Refresh);
+    rig.answer(Answer::Refreshed);
+    rig.put();
+}
+
 /// It has to do with the load on etcd; to tear down what all registrations share would add to it.
 #[test]
 fn a_revocation_that_is_refused_for_the_load_is_tried_again_on_the_same_connection() {
