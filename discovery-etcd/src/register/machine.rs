@@ -106,8 +106,10 @@ pub(crate) struct Machine {
     /// Whether the application shows signs of life.
     alive: bool,
     place: Place,
-    /// The store's revision that `place` is known as of, on this connection.
+    /// The store's revision that `place` is known as of, on this connection; 0: nothing was read yet.
     known: i64,
+    /// The last that the watch said before anything was read on this connection.
+    early: Option<Event>,
     verify_at: Instant,
     /// Nothing but a renewal is asked before this.
     hold: Instant,
@@ -137,6 +139,7 @@ impl Machine {
             alive: true,
             place: Place::Unknown,
             known: 0,
+            early: None,
             verify_at: now,
             hold: now,
             refreshed: false,
@@ -270,6 +273,7 @@ impl Machine {
         self.link = Link::Up { endpoint, watch: Watch::None };
         self.place = Place::Unknown;
         self.known = 0;
+        self.early = None;
         self.hold = now;
         self.refreshed = false;
         self.electing = None;
@@ -541,6 +545,8 @@ impl Machine {
             Answer::Found(found) | Answer::Put(PutReply::Refused(found)) => {
                 self.verify_later(now);
                 self.judge(found.entry, found.revision);
+                let early = self.early.take();
+                self.events(early.into_iter().collect());
             }
             Answer::Put(PutReply::Done { revision }) => {
                 self.verify_later(now);
@@ -744,7 +750,12 @@ impl Machine {
         });
     }
 
-    fn events(&mut self, events: Vec<Event>) {
+    fn events(&mut self, mut events: Vec<Event>) {
+        if self.known == 0 {
+            // A member that lags tells of the past first: who held the key then, or that it was gone.
+            self.early = events.pop().or(self.early.take());
+            return;
+        }
         for event in events {
             let revision = event.revision();
             match event {

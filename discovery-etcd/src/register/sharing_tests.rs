@@ -595,3 +595,17 @@ fn its_time_is_the_one_of_the_lease_it_stands_under() {
     rig.tick();
     assert!(rig.is_registering());
 }
+
+/// Others keep the shared lease alive, so who believed a member that lags would leave the key for ever.
+#[test]
+fn a_deletion_of_the_past_is_no_proof_that_the_key_is_gone() {
+    let mut rig = moved();
+    rig.reconnect();
+    rig.watching();
+    rig.event(deleted(8));
+    rig.leave();
+    assert!(!rig.ended);
+    rig.deletes(HOME);
+    rig.done(12);
+    assert!(rig.is_deregistered());
+}

@@ -363,6 +363,37 @@ fn random_step(rig: &mut Rig, rng: &mut StdRng, revision: i64, version: &mut u64
     }
 }
 
+/// A member that lags tells of the past first: who held the key then, or that it was gone.
+#[test]
+fn what_the_watch_says_before_the_key_was_read_is_not_taken_for_now() {
+    let (mut rig, lease) = Rig::registered_with(failing(), 1);
+    let reconnect = |rig: &mut Rig| {
+        rig.reconnect();
+        rig.renewed(lease);
+        rig.watching();
+    };
+    // Our predecessor, who has left since.
+    reconnect(&mut rig);
+    rig.event(Event::Put(there(5)));
+    assert!(rig.conflict().is_none() && rig.is_registered(1));
+    rig.event(deleted(6));
+    assert!(rig.is_registered(1));
+    rig.get(Some(entry(HERE, lease, 10)), 20);
+    assert!(rig.is_registered(1));
+    assert_eq!(rig.asked, None);
+    // What happened after the key was read counts, though it was heard before.
+    reconnect(&mut rig);
+    rig.event(deleted(21));
+    rig.get(Some(entry(HERE, lease, 10)), 20);
+    rig.puts(HERE, lease, Guard::Absent);
+    // Nothing of it outlives the connection.
+    reconnect(&mut rig);
+    rig.event(Event::Put(there(30)));
+    reconnect(&mut rig);
+    rig.get(Some(entry(HERE, lease, 22)), 22);
+    assert!(rig.is_registered(1));
+}
+
 /// The old ones may be refused after that.
 #[test]
 fn credentials_that_change_while_they_are_presented_are_presented_at_once_after_it() {
