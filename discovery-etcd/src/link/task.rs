@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures_channel::mpsc::UnboundedSender as Mailbox;
 use tokio::sync::mpsc;
@@ -14,11 +14,15 @@ use super::UserId;
 use super::machine::{Action, Input, Machine};
 use super::pulse::LATE;
 use super::streams::{Place, Streams};
-use super::ticket::{Command, Letter, News, Request, Ticket, Wish};
+use super::ticket::{Backlog, Command, Letter, News, Request, Ticket, Wish, weight};
 use super::watches::{CREATED_WITHIN, Owner, Watches};
 use crate::rotation::Rotation;
 use crate::wait::{BoxFuture, answered, reached};
 use crate::wire::{Connect, Event, Heard, Kind, Result, Wire, WireError};
+
+/// So many bytes of events may wait for a user. Who is further behind lists anew, which is bounded by
+/// what there is and not by what happened.
+const MOST_BEHIND: usize = 64 << 20;
 
 /// A connection that many share. Cheap to clone. There is a connection only while there are users.
 pub(crate) struct Link<W> {
@@ -61,8 +65,10 @@ impl<W: Wire> Link<W> {
     pub(crate) fn join(&self) -> Ticket<W> {
         let user = self.users.fetch_add(1, Ordering::Relaxed);
         let (mailbox, letters) = futures_channel::mpsc::unbounded();
-        let _ = self.commands.send(Command::Join(user, mailbox));
-        Ticket { user, commands: self.commands.clone(), letters, connection: 0, turn: 0 }
+        let backlog = Backlog::new(AtomicUsize::new(0));
+        let _ = self.commands.send(Command::Join(user, mailbox, backlog.clone()));
+        let commands = self.commands.clone();
+        Ticket { user, commands, letters, backlog, connection: 0, turn: 0 }
     }
 
     /// The credentials have changed: what was denied is tried again at once.
@@ -73,6 +79,7 @@ impl<W: Wire> Link<W> {
 
 struct User<W> {
     mailbox: Mailbox<Letter<W>>,
+    backlog: Backlog,
     needed_by: Option<Instant>,
 }
 
@@ -175,7 +182,7 @@ impl<C: Connect> Keeper<C> {
 
     fn command(&mut self, command: Command<C::Wire>, now: Instant) {
         match command {
-            Command::Join(id, mailbox) => {
+            Command::Join(id, mailbox, backlog) => {
                 let news = match (&self.wire, &self.trouble) {
                     (Some(wire), _) => Some(News::Up(wire.clone())),
                     (None, Some(error)) => Some(News::Down(error.clone())),
@@ -184,7 +191,7 @@ impl<C: Connect> Keeper<C> {
                 if let Some(news) = news {
                     let _ = mailbox.unbounded_send(Letter::Link(self.connection, news));
                 }
-                self.users.insert(id, User { mailbox, needed_by: None });
+                self.users.insert(id, User { mailbox, backlog, needed_by: None });
                 self.machine.handle(Input::Used(true), now);
             }
             Command::Retry => {
@@ -257,7 +264,7 @@ impl<C: Connect> Keeper<C> {
             }
             Heard::Events { id, events } => {
                 if let Some(owner) = self.watches.owner(place(id)) {
-                    self.tell(owner, News::Events(events));
+                    self.tell_events(owner, place(id), events);
                 }
             }
             Heard::Progress => {}
@@ -329,6 +336,22 @@ impl<C: Connect> Keeper<C> {
         self.streams.clear();
         self.wire = None;
         self.watches.clear();
+    }
+
+    /// Tells a user what changed. Where too much of that waits for the user already, the watch is ended.
+    fn tell_events(&mut self, owner: Owner, place: Place, events: Vec<Event>) {
+        let Some(user) = self.users.get(&owner.user) else { return };
+        let weight = weight(&events);
+        // Before it can be read and taken off again.
+        let waits = user.backlog.fetch_add(weight, Ordering::Relaxed).saturating_add(weight);
+        self.tell(owner, News::Events(events));
+        if waits > MOST_BEHIND {
+            self.watches.canceled(place);
+            self.streams.cancel(place);
+            let cause = format!("{} MiB of changes wait to be read", waits >> 20);
+            let error = WireError::unreachable("follow a watch", self.machine.endpoint(), cause);
+            self.tell(owner, News::Canceled(error));
+        }
     }
 
     fn tell(&self, owner: Owner, news: News<C::Wire>) {

@@ -246,6 +246,36 @@ async fn a_watch_that_is_denied_or_ended_disturbs_no_other() {
     assert_eq!(rig.etcd.streams(), 1 + 3);
 }
 
+/// A user that does not read must not cost more than the set is worth.
+#[tokio::test(start_paused = true)]
+async fn who_is_too_far_behind_has_the_watch_ended_and_disturbs_no_other() {
+    let rig = Rig::new();
+    let (mut slow, mut other) = (rig.watcher("a/").await, rig.watcher("b/").await);
+    let value = vec![0; MOST_BEHIND / 8];
+    let write =
+        || rig.etcd.with(|store| store.write(vec![("a/1".into(), Some((value.clone(), 0)))]));
+    // Who reads can be told any amount.
+    for _ in 0..20 {
+        write();
+        assert_eq!(told(&mut slow).await, ["1 events"]);
+    }
+    for _ in 0..20 {
+        write();
+        sleep(s(1)).await;
+    }
+    rig.until_watched(1).await;
+    let news = told(&mut slow).await;
+    let (ended, before) = news.split_last().unwrap();
+    assert!(ended.starts_with("canceled") && ended.contains("64 MiB"), "{ended}");
+    assert_eq!(before.len(), 8);
+    // What was read is forgotten.
+    watch(&mut slow, "a/").await;
+    write();
+    assert_eq!(told(&mut slow).await, ["1 events"]);
+    rig.write("b/1");
+    assert_eq!((told(&mut other).await, rig.attempts()), (vec!["1 events".to_owned()], 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_leaves_takes_the_watch_along_and_the_last_one_the_connection() {
     let rig = Rig::new();

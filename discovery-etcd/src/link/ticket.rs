@@ -1,5 +1,8 @@
 //! A user's side of the link.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures_channel::mpsc::UnboundedReceiver;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc::UnboundedSender;
@@ -61,16 +64,21 @@ pub(super) struct Request {
 
 /// What the link's task is told by users.
 pub(super) enum Command<W> {
-    Join(UserId, futures_channel::mpsc::UnboundedSender<Letter<W>>),
+    Join(UserId, futures_channel::mpsc::UnboundedSender<Letter<W>>, Backlog),
     Request(Request),
     Retry,
 }
+
+/// How many bytes of events a user has not read yet. The link does not wait for a user, so somebody has
+/// to know.
+pub(super) type Backlog = Arc<AtomicUsize>;
 
 /// The use of a link; dropping it ends it, and the watch.
 pub(crate) struct Ticket<W> {
     pub(super) user: UserId,
     pub(super) commands: UnboundedSender<Command<W>>,
     pub(super) letters: UnboundedReceiver<Letter<W>>,
+    pub(super) backlog: Backlog,
     /// The connection that the user was told of last.
     pub(super) connection: u64,
     /// Counts the watches that were opened.
@@ -81,7 +89,11 @@ impl<W> Ticket<W> {
     /// The next news. Cancel safe. `None`: the link's task is gone, with its runtime.
     pub(crate) async fn next(&mut self) -> Option<News<W>> {
         loop {
-            match self.letters.next().await? {
+            let letter = self.letters.next().await?;
+            if let Letter::Watch(_, News::Events(events)) = &letter {
+                self.backlog.fetch_sub(weight(events), Ordering::Relaxed);
+            }
+            match letter {
                 Letter::Link(connection, news) => {
                     self.connection = connection;
                     return Some(news);
@@ -132,6 +144,15 @@ impl<W> Ticket<W> {
         // Without a task there is nobody to hear it, and `next` says so.
         let _ = self.commands.send(Command::Request(request));
     }
+}
+
+/// What these events take in memory, more or less.
+pub(super) fn weight(events: &[Event]) -> usize {
+    let one = |event: &Event| match event {
+        Event::Put(entry) => entry.key.len() + entry.value.len(),
+        Event::Delete { key, .. } => key.len(),
+    };
+    events.iter().map(|event| one(event) + size_of::<Event>()).sum()
 }
 
 impl<W> Drop for Ticket<W> {
