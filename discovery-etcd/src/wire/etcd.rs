@@ -88,9 +88,13 @@ impl EtcdConnector {
             .initial_connection_window_size(CONNECTION_WINDOW);
         #[cfg(feature = "tls")]
         let channel = match self.config.tls_for(name).await.map_err(|error| failed(&error))? {
-            Some(tls) => channel.tls_config(tls).map_err(|error| {
-                WireError::of("connect", name, &etcd_client::Error::TransportError(error))
-            })?,
+            // It may read the system's certificates, which is not for a runtime's thread.
+            Some(tls) => tokio::task::spawn_blocking(move || channel.tls_config(tls))
+                .await
+                .map_err(|error| failed(&error))?
+                .map_err(|error| {
+                    WireError::of("connect", name, &etcd_client::Error::TransportError(error))
+                })?,
             None => channel,
         };
         channel.connect_with_connector(Dial::once()).await.map_err(|error| {
