@@ -121,6 +121,15 @@ async fn waiting_for_what_never_comes_ends_when_the_source_does() {
     assert_eq!(gone.0.state.name(), "loading");
     assert!(gone.0.last_error.is_some());
 
+    // Who could make further readers keeps nobody waiting for a source that has ended for want of any.
+    let source = publisher();
+    let subscriber = source.subscriber();
+    let mut status = source.subscribe().status();
+    source.finish_if_unused().unwrap();
+    let gone = status.loaded().now_or_never().expect("it has ended").unwrap_err();
+    assert_eq!(gone.0.state.name(), "loading");
+    assert!(subscriber.is_ended() && subscriber.subscribe().is_none());
+
     // What has come counts, also when the source is gone.
     let mut source = publisher();
     let mut status = source.status();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::reader::Changes;
 use super::shared::{End, Shared};
@@ -75,7 +75,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
 
     /// A handle that makes readers and does not keep the publisher alive.
     pub fn subscriber(&self) -> Subscriber<K, E> {
-        Subscriber { shared: self.shared.clone() }
+        Subscriber { shared: Arc::downgrade(&self.shared) }
     }
 
     /// The status, to read and to await.
@@ -367,26 +367,28 @@ impl<K: Hash + Eq + Clone, E: PartialEq> fmt::Debug for Replacement<K, E> {
 /// Makes readers of a [`Publisher`] without keeping it alive, so that several users of one service
 /// can share one watch. Cheap to clone.
 pub struct Subscriber<K: Hash + Eq + Clone, E: PartialEq> {
-    shared: Arc<Shared<K, E>>,
+    /// Weak: who keeps this for later keeps neither the set, nor those waiting who await the status.
+    shared: Weak<Shared<K, E>>,
 }
 
 impl<K: Hash + Eq + Clone, E: PartialEq> Subscriber<K, E> {
     /// A new reader; `None` when the publisher has ended.
     pub fn subscribe(&self) -> Option<Changes<K, E>> {
-        let mut core = self.shared.lock();
+        let shared = self.shared.upgrade()?;
+        let mut core = shared.lock();
         if core.end != End::Open {
             return None;
         }
         let id = core.add_reader();
         drop(core);
-        Some(Changes::reading(self.shared.clone(), id))
+        Some(Changes::reading(shared, id))
     }
 }
 
 impl<K: Hash + Eq + Clone, E: PartialEq> Subscriber<K, E> {
     /// Whether the publisher has ended.
     pub fn is_ended(&self) -> bool {
-        self.shared.lock().end != End::Open
+        self.shared.upgrade().is_none_or(|shared| shared.lock().end != End::Open)
     }
 }
 
