@@ -17,7 +17,7 @@ pub(crate) async fn ask(health: Health, every: Duration, healthy: watch::Sender<
             () = healthy.closed() => return,
             _ = beat.tick() => {}
         }
-        // On a task of its own: what the application's function does is not ours to die of.
+        // All of it on a task of its own: what the application's function does is not ours to die of.
         let mut asked = tokio::task::JoinSet::new();
         let ask = health.clone();
         asked.spawn(async move { (*ask)().await });
@@ -44,7 +44,7 @@ mod tests {
         let asked = mood.clone();
         let health: Health = Arc::new(move || {
             let mood = asked.load(Ordering::Relaxed);
-            assert_ne!(mood, 4, "a fault of the test, before there is a future");
+            assert_ne!(mood, 4, "a fault of the test, before there is anything to await");
             Box::pin(async move {
                 match mood {
                     0 => true,
