@@ -97,7 +97,7 @@ pub(super) enum Action {
 #[derive(Debug)]
 enum State {
     /// Nobody uses it; after a failure it is to rest until then all the same.
-    Idle { until: Option<Instant> },
+    Idle { until: Option<Instant>, denied: bool },
     /// Not connected; the next attempt is due.
     Waiting { until: Instant, denied: bool },
     /// A connection is being made.
@@ -142,7 +142,7 @@ impl Machine {
         Self {
             rotation,
             follow_members,
-            state: State::Idle { until: None },
+            state: State::Idle { until: None, denied: false },
             backoff: Backoff::default(),
             hurry: None,
             rng,
@@ -206,6 +206,7 @@ impl Machine {
             }
             Input::Retry => match &mut self.state {
                 State::Waiting { until, denied: true } => *until = now,
+                State::Idle { until, denied: true } => *until = None,
                 State::Connecting { outdated, .. } => *outdated = true,
                 _ => {}
             },
@@ -215,17 +216,17 @@ impl Machine {
 
     fn used(&mut self, used: bool, now: Instant) {
         match (&self.state, used) {
-            (State::Idle { until }, true) => {
-                let until = until.unwrap_or(now);
-                self.state = State::Waiting { until, denied: false };
+            (State::Idle { until, denied }, true) => {
+                let (until, denied) = (until.unwrap_or(now), *denied);
+                self.state = State::Waiting { until, denied };
             }
             (State::Idle { .. }, false) | (_, true) => {}
             (state, false) => {
-                let until = match state {
-                    State::Waiting { until, .. } => Some(*until),
-                    _ => None,
+                let (until, denied) = match state {
+                    State::Waiting { until, denied } => (Some(*until), *denied),
+                    _ => (None, false),
                 };
-                self.state = State::Idle { until };
+                self.state = State::Idle { until, denied };
                 self.hurry = None;
                 self.actions.push_back(Action::Close);
             }

@@ -315,6 +315,15 @@ fn what_was_denied_is_tried_again_slowly_or_when_credentials_change() {
     let (_, mut rig) = reached(&["denied"]).next().unwrap();
     assert!(rig.hear(Input::Retry).is_empty());
     assert_eq!(rig.tick(), (Duration::ZERO, vec![Action::Connect("c".to_owned())]));
+    // The same where there was nobody to use it meanwhile, whenever they come.
+    for come in [Input::Used(true), Input::Retry] {
+        let (_, mut rig) = reached(&["denied"]).next().unwrap();
+        rig.hear(Input::Used(false));
+        rig.hear(come);
+        rig.hear(Input::Retry);
+        rig.hear(Input::Used(true));
+        assert_eq!(rig.wait(), Duration::ZERO);
+    }
     // What waits for another reason is not helped by credentials.
     let (_, mut rig) = reached(&["waiting"]).next().unwrap();
     let before = rig.wait();
