@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::lease::answer_within;
@@ -19,12 +19,27 @@ use crate::wire::{Kind, Result, Wire, WireError};
 #[derive(Clone, Debug)]
 pub(crate) struct Tenancy {
     pub(super) news: watch::Receiver<Option<Home>>,
-    lease: Arc<watch::Receiver<Option<Home>>>,
+    lease: Arc<Lent>,
+}
+
+impl Tenancy {
+    /// A lease was not there: if it was this one, its owner need not wait for the next renewal to find
+    /// that out.
+    pub(super) fn doubt(&self) {
+        self.lease.doubt.notify_one();
+    }
+}
+
+/// What all uses of the lease have in common.
+#[derive(Debug)]
+struct Lent {
+    news: watch::Receiver<Option<Home>>,
+    doubt: Arc<Notify>,
 }
 
 /// Where to find a lease that others use already.
 #[derive(Debug)]
-pub(crate) struct Shared(Weak<watch::Receiver<Option<Home>>>);
+pub(crate) struct Shared(Weak<Lent>);
 
 impl Shared {
     pub(crate) fn of(tenancy: &Tenancy) -> Self {
@@ -34,7 +49,7 @@ impl Shared {
     /// The use of the lease, if anybody still uses it.
     pub(crate) fn tenancy(&self) -> Option<Tenancy> {
         let lease = self.0.upgrade()?;
-        Some(Tenancy { news: (*lease).clone(), lease })
+        Some(Tenancy { news: lease.news.clone(), lease })
     }
 }
 
@@ -50,6 +65,8 @@ pub(crate) struct SharedLease<W: Wire> {
     /// The id that was asked for last, and what of it was confirmed.
     id: Option<i64>,
     home: watch::Sender<Option<Home>>,
+    /// Told when it may be gone.
+    doubt: Arc<Notify>,
     backoff: Backoff,
     refreshed: bool,
 }
@@ -58,14 +75,17 @@ impl<W: Wire> SharedLease<W> {
     /// The owner, to be spawned, and the first use of the lease.
     pub(crate) fn new(ticket: Ticket<W>, ttl: Duration, rng: StdRng) -> (Self, Tenancy) {
         let (home, news) = watch::channel(None);
-        let tenancy = Tenancy { lease: Arc::new(news.clone()), news };
-        let backoff = Backoff::default();
-        (Self { ticket, ttl, rng, wire: None, id: None, home, backoff, refreshed: false }, tenancy)
+        let doubt = Arc::new(Notify::new());
+        let lent = Lent { news: news.clone(), doubt: doubt.clone() };
+        let tenancy = Tenancy { lease: Arc::new(lent), news };
+        let (wire, id, backoff) = (None, None, Backoff::default());
+        let owner = Self { ticket, ttl, rng, wire, id, home, doubt, backoff, refreshed: false };
+        (owner, tenancy)
     }
 
     /// Keeps the lease for as long as anybody looks at it; then it is revoked.
     pub(crate) async fn keep(mut self) {
-        let home = self.home.clone();
+        let (home, doubt) = (self.home.clone(), self.doubt.clone());
         loop {
             let next = tokio::select! {
                 () = home.closed() => break,
@@ -74,6 +94,8 @@ impl<W: Wire> SharedLease<W> {
             tokio::select! {
                 () = home.closed() => break,
                 () = sleep_until(next) => {}
+                // Where there is none, one is being asked for as fast as it may be.
+                () = doubt.notified(), if self.home.borrow().is_some() => {}
                 news = self.ticket.next() => self.told(news).await,
             }
         }

@@ -13,7 +13,7 @@ use super::watchdog::Watched;
 use crate::link::{News, Ticket};
 use crate::observe;
 use crate::wait::{BoxFuture, answered, reached};
-use crate::wire::{Result, Wire};
+use crate::wire::{Kind, Result, Wire};
 
 /// What a registration is told from outside.
 pub(crate) struct Told {
@@ -91,6 +91,11 @@ impl<W: Wire> Keeper<W> {
             () = changed(self.told.healthy.as_mut()) => self.wanted(),
             answer = answered(&mut self.asked) => {
                 self.asked = None;
+                if let (Err(error), Some(home)) = (&answer, &self.told.home)
+                    && error.kind == Kind::LeaseNotFound
+                {
+                    home.doubt();
+                }
                 Input::Answer(answer)
             }
             alive = Watched::news(self.told.watched.as_mut()) => Input::Alive(alive),
