@@ -224,6 +224,21 @@ impl Truth {
         })
     }
 
+    /// The ids of the cluster's members, by where they say that they serve clients.
+    pub async fn members(&self) -> Result<BTreeMap<String, u64>> {
+        let answer = self.post("/v3/cluster/member/list", json!({})).await?;
+        let of = |member: &Value| {
+            let url = wire::list(&member["clientURLs"]).first().and_then(Value::as_str);
+            url.map(|url| (url.to_owned(), wire::id(&member["ID"])))
+        };
+        Ok(wire::list(&answer["members"]).iter().filter_map(of).collect())
+    }
+
+    /// Removes a member from its cluster; it then stops by itself.
+    pub async fn remove_member(&self, id: u64) -> Result<()> {
+        self.post("/v3/cluster/member/remove", json!({ "ID": id.to_string() })).await.map(drop)
+    }
+
     /// Gives the space of what was compacted back, as must be done before a full etcd takes writes again.
     pub async fn defragment(&self) -> Result<()> {
         self.post("/v3/maintenance/defragment", json!({})).await.map(drop)
