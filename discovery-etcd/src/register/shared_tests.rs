@@ -79,6 +79,26 @@ async fn a_lease_that_is_lost_is_told_and_followed_by_another() {
     assert_eq!(leases(&etcd), [second.id]);
 }
 
+#[test]
+fn who_notices_that_the_lease_is_gone_has_it_replaced_at_once() {
+    for_each_seed(20, async |seed| {
+        let etcd = Fake::new(seed);
+        let (_link, mut tenancy, _kept) = shared(&etcd, seed);
+        let first = tenancy.granted().await;
+        // A doubt without a reason costs a renewal, and many at once no more.
+        for _ in 0..100 {
+            tenancy.doubt();
+        }
+        let same = tenancy.until(Duration::from_secs(1), |home| home.sent > first.sent).await;
+        assert_eq!((same.id, leases(&etcd)), (first.id, vec![first.id]));
+
+        etcd.with(|store| store.revoke(first.id)).unwrap();
+        tenancy.doubt();
+        let second = tenancy.until(Duration::from_secs(1), |home| home.id != first.id).await;
+        assert_eq!(leases(&etcd), [second.id], "seed {seed}");
+    });
+}
+
 /// Nobody watches anything over this link, so nobody else would see that the connection hangs.
 #[test]
 fn over_a_connection_that_hangs_it_is_given_up_and_renewed_over_another() {
