@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{
-    Instance, InstanceStatus, Registrar as _, RegistrationError, RegistrationState, ServiceName,
-    Source as _, Weight,
+    Instance, InstanceStatus, Registrar as _, Registration, RegistrationError, RegistrationState,
+    ServiceName, Source as _, Weight,
 };
 use discovery_etcd::format::{
     Decoded, Encoded, Entry, Format, FormatName, Record, Undecodable, Unencodable,
 };
-use discovery_etcd::{EtcdConfig, EtcdRegistry};
-use discovery_test_support::{Etcd, eventually, on_each_version};
+use discovery_etcd::{EtcdConfig, EtcdRegistry, RegisterOptions};
+use discovery_test_support::{Etcd, eventually, on_each_version, slack};
 use support::{NOW, View, instance_key, registry};
+use tokio::time::{Instant, sleep};
+
+const TTL: Duration = Duration::from_secs(2);
 
 fn heartbeats(url: String) -> EtcdRegistry {
     let config = EtcdConfig::new([url]).suspects_for(Duration::ZERO);
@@ -68,6 +71,58 @@ async fn heartbeats_are_written_seen_and_taken_away() {
         registration.deregister().await.unwrap();
         expect(&[("b", "http://127.0.0.1:3")]).await;
         assert_eq!(etcd.truth().get(key).await.unwrap(), None);
+    })
+    .await;
+}
+
+/// The format cannot say "draining", so an instance that drains is not listed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_that_drains_is_taken_away_and_can_come_back() {
+    on_each_version(async |version| {
+        let etcd = Etcd::start(version).await;
+        let registry = heartbeats(etcd.url());
+        let truth = etcd.truth();
+        let listed = async || truth.count("heartbeat|").await.unwrap();
+        for options in [RegisterOptions::new(), RegisterOptions::new().share_lease(true)] {
+            let settled = async |registration: &Registration| {
+                let settled = tokio::time::timeout(slack(NOW), registration.registered()).await;
+                settled.unwrap_or_else(|_| panic!("{:?}", registration.status())).unwrap();
+            };
+            let registration = registry.register_with(worker(1), options.ttl(TTL));
+            settled(&registration).await;
+            for _ in 0..3 {
+                assert_eq!(listed().await, 1);
+                registration.drain();
+                settled(&registration).await;
+                assert_eq!(listed().await, 0);
+                let status = registration.status();
+                assert!(matches!(status.state, RegistrationState::Registered), "{status:?}");
+                registration.update(|instance| instance.status = InstanceStatus::Up).unwrap();
+                settled(&registration).await;
+            }
+            // What came and went in one go leaves what was wanted last.
+            registration.drain();
+            registration.update(|instance| instance.status = InstanceStatus::Up).unwrap();
+            registration.drain();
+            settled(&registration).await;
+            // It stays away for longer than a lease lives, and what others delete is no news.
+            let until = Instant::now() + 2 * TTL;
+            while Instant::now() < until {
+                assert_eq!(listed().await, 0);
+                sleep(Duration::from_millis(50)).await;
+            }
+            settled(&registration).await;
+            registration.deregister().await.unwrap();
+            assert_eq!(listed().await, 0);
+            eventually(NOW, "leases", async || truth.leases().await.unwrap().is_empty()).await;
+            // One that never was listed can leave, too.
+            let mut drains = worker(2);
+            drains.status = InstanceStatus::Draining;
+            let drains = registry.register(drains);
+            settled(&drains).await;
+            assert_eq!(listed().await, 0);
+            drains.deregister().await.unwrap();
+        }
     })
     .await;
 }
