@@ -111,6 +111,11 @@ impl Report {
 
     /// Prints the table. A goal that was missed is a failure, if `counts`.
     pub fn finish(self, counts: bool) -> ExitCode {
+        if self.show(counts) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Prints the table; `false` if a goal was missed, and that `counts`.
+    pub fn show(self, counts: bool) -> bool {
         let missed = self.rows.iter().filter(|row| !row.met).count();
         let mut text = self.render();
         if !counts {
@@ -120,7 +125,7 @@ impl Report {
         }
         // Nobody to read it is no failure of the benchmark.
         let _ = std::io::stdout().write_all(text.as_bytes());
-        if counts && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        !(counts && missed > 0)
     }
 }
 
@@ -132,6 +137,21 @@ pub fn time(seconds: f64) -> String {
         }
     }
     format!("{:.0} ns", seconds / 1e-9)
+}
+
+/// A mere number of things.
+pub fn number(number: f64) -> String {
+    format!("{number:.0}")
+}
+
+/// A share for people to read.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+/// Many bytes for people to read.
+pub fn megabytes(bytes: f64) -> String {
+    format!("{:.2} MB", bytes / 1e6)
 }
 
 /// Bytes for people to read, exact to a tenth.
