@@ -118,7 +118,7 @@ async fn write(
     let at = tokio::task::block_in_place(|| seen.recv_timeout(DEADLINE))?;
     // What the thread does after that is short, and counted once it waits.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let worked = cpu::thread(thread)? - worked;
+    let worked = cpu::thread(thread)?.saturating_sub(worked);
     let events = f64::from(u32::try_from(EVENTS)?);
     Ok((at.duration_since(start).as_secs_f64() / events, worked.as_secs_f64() / events))
 }

@@ -61,7 +61,8 @@ async fn measure(
     sleep(idle / 3).await;
     let (before, start) = (cpu::process()?, Instant::now());
     sleep(idle).await;
-    let share = (cpu::process()? - before).div_duration_f64(start.elapsed());
+    let worked = cpu::process()?.saturating_sub(before);
+    let share = worked.div_duration_f64(start.elapsed());
     for registration in all {
         registration.deregister().await?;
     }
