@@ -206,7 +206,7 @@ impl EtcdRegistry {
                 publisher,
                 Stabiliser::new(inner.stabilise, &inner.crowd, service.is_none()),
             );
-            let following = follower.follow(inner.closed.subscribe());
+            let following = Box::pin(Box::new(follower).follow(inner.closed.subscribe()));
             inner.runtime.spawn(observe::showing(label, status, following));
             changes
         })
@@ -251,7 +251,7 @@ impl Inner {
         };
         let machine = register::Machine::new(plan, wanted, rng(), Instant::now());
         let keeper = Keeper::new(link.join(), machine, told, status);
-        self.thread.spawn(keeper.keep()).map_err(no_thread)?;
+        self.thread.spawn(Box::new(keeper).keep()).map_err(no_thread)?;
         Ok(Registration::new(instance.clone(), statuses, move |wish| {
             desired.send_if_modified(|desired| {
                 // A dropped handle does not take back an orderly leave.

@@ -105,6 +105,16 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         slots.filter_map(|slot| Some((slot.key.clone()?, slot.value.clone()?))).collect()
     }
 
+    /// Looks at each key of the set, without a copy of it.
+    pub(crate) fn for_each_key(&self, look: impl FnMut(&K)) {
+        let core = self.shared.lock();
+        let slots = core.table.slots().iter();
+        slots
+            .filter(|slot| slot.value.is_some())
+            .filter_map(|slot| slot.key.as_ref())
+            .for_each(look);
+    }
+
     /// The set is now exactly this: what differs is told to readers, as one batch. The source counts
     /// as loaded and fresh. Of a key given twice, the later value counts.
     pub fn replace<V: Into<Arc<E>>>(
@@ -144,7 +154,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
     /// changes, outdates it, and its commit then does nothing.
     pub fn replacement(&mut self) -> Replacement<K, E> {
         let generation = self.shared.lock().next_generation();
-        Replacement { shared: self.shared.clone(), generation, staged: Vec::new() }
+        Replacement { shared: self.shared.clone(), generation, staged: Vec::new(), unknown: 0 }
     }
 
     /// These keys changed, as one batch: a reader that drains sees all of it. It changes neither
@@ -269,6 +279,8 @@ pub struct Replacement<K: Hash + Eq + Clone, E: PartialEq> {
     shared: Arc<Shared<K, E>>,
     generation: u32,
     staged: Vec<(K, Arc<E>)>,
+    /// How many of these have no slot yet.
+    unknown: usize,
 }
 
 impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
@@ -294,6 +306,8 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
                 if !again && slot.value.as_ref().is_some_and(|old| **old == *value) {
                     continue;
                 }
+            } else {
+                self.unknown += 1;
             }
             self.staged.push((key, value));
         }
@@ -328,7 +342,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
 
     /// `note` brings the status up to date; it is told how many endpoints there are now.
     fn commit_and(self, note: impl FnOnce(&Shared<K, E>, usize)) -> bool {
-        let Self { shared, generation, staged } = self;
+        let Self { shared, generation, staged, unknown } = self;
         let mut core = shared.lock();
         if core.generation != generation || core.end != End::Open {
             return false;
@@ -341,11 +355,10 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
             }
         }
         // Removals first, so that their slots serve again.
-        let staged_keys = staged.len();
         for id in gone {
             changed |= core.remove_slot(id);
         }
-        core.table.reserve(staged_keys);
+        core.table.reserve(unknown);
         for (key, value) in staged {
             changed |= core.insert(key, value);
         }

@@ -126,6 +126,8 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Core<K, E> {
             self.readers[free] = Some(reader);
             return free;
         }
+        // Most have one reader only.
+        self.readers.reserve_exact(1);
         self.readers.push(Some(reader));
         self.readers.len() - 1
     }

@@ -99,12 +99,18 @@ impl Stabiliser {
     pub fn apply(&mut self, batch: Batch, revision: Option<u64>, out: &mut Out, now: Instant) {
         // What this batch itself says of a key counts before what readers see of it.
         let mut latest: HashMap<InstanceKey, Arc<Instance>> = HashMap::new();
+        let removes = batch.iter().any(|update| matches!(update, Update::Remove(_)));
+        if !removes && self.held.is_empty() {
+            return self.publish(batch, revision, out);
+        }
         let mut passed = Batch::with_capacity(batch.len());
         for update in batch {
             match &update {
                 Update::Insert(key, instance) => {
                     self.held.remove(key);
-                    latest.insert(key.clone(), instance.clone());
+                    if removes {
+                        latest.insert(key.clone(), instance.clone());
+                    }
                 }
                 Update::Remove(key) => {
                     let instance = latest.remove(key).or_else(|| out.get(key));
@@ -145,9 +151,10 @@ impl Stabiliser {
         }
         let done = staged.commit(revision);
         self.sizes.clear();
-        for (key, _) in out.snapshot() {
-            *self.sizes.entry(key.service).or_default() += 1;
-        }
+        out.for_each_key(|key| match self.sizes.get_mut(&key.service) {
+            Some(size) => *size += 1,
+            None => drop(self.sizes.insert(key.service.clone(), 1)),
+        });
         self.place.has(out.len());
         done
     }
@@ -207,6 +214,14 @@ impl Stabiliser {
     }
 
     fn publish(&mut self, batch: Batch, revision: Option<u64>, out: &mut Out) {
+        // Most batches only say something new of what is there.
+        let news = |update: &_| match update {
+            Update::Insert(key, _) => out.get(key).is_none(),
+            Update::Remove(key) => out.get(key).is_some(),
+        };
+        if !batch.iter().any(news) {
+            return out.apply(batch, revision);
+        }
         // A key can come more than once.
         let mut there: HashMap<&InstanceKey, bool> = HashMap::new();
         for update in &batch {

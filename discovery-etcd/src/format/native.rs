@@ -118,9 +118,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        while let Some(mut name) = map.next_key::<String>()? {
-            name.make_ascii_lowercase();
-            match name.as_str() {
+        while let Some(Known(name)) = map.next_key()? {
+            match name {
                 // An empty zone is none: some writers cannot leave a field out.
                 "zone" => {
                     fields.zone = match map.next_value::<Option<String>>()?.as_deref() {
@@ -150,6 +149,32 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             }
         }
         Ok(fields)
+    }
+}
+
+/// The name of a field in lower case, if it is known: without a copy of its own.
+struct Known(&'static str);
+
+const KNOWN: [&str; 7] = ["zone", "id", "name", "address", "weight", "status", "metadata"];
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KnownVisitor)
+    }
+}
+
+struct KnownVisitor;
+
+impl Visitor<'_> for KnownVisitor {
+    type Value = Known;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Known, E> {
+        let known = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(text));
+        Ok(Known(known.unwrap_or_default()))
     }
 }
 

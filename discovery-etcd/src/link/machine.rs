@@ -33,8 +33,8 @@ const BREATH: Duration = Duration::from_millis(50);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Up for so long, a failure is a new one and not the same again.
 const QUIET: Duration = Duration::from_secs(10);
-/// How long the count may take that is to say whether anything can be read.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+/// How long the count may take that is to say whether anything can be read: longer than an election.
+const READ_WITHIN: Duration = Duration::from_secs(4);
 /// How often the cluster is asked for its members, more or less a fifth.
 const MEMBERS_EVERY: Duration = Duration::from_secs(60);
 
@@ -337,8 +337,8 @@ impl Machine {
         };
         let revision = match counted {
             Ok(revision) => revision,
-            // That is an answer, too.
-            Err(error) if error.kind == Kind::Denied => *asked_at,
+            // That is an answer, too. A member that stays without a leader ends its watches.
+            Err(error) if matches!(error.kind, Kind::Denied | Kind::Electing) => *asked_at,
             // Without one, the pulse decides when its time comes.
             Err(_) => return,
         };

@@ -492,16 +492,18 @@ fn a_server_that_answers_probes_and_no_reads_is_given_up_when_a_read_took_too_lo
     rig.probed();
     rig.hear(Input::Check);
     assert!(rig.progress().is_empty());
-    rig.hear(Input::Counted(Err(error(Kind::Electing))));
+    rig.hear(Input::Counted(Err(error(Kind::Unreachable))));
+    assert_eq!(rig.tick(), (s(3), vec![Action::Probe]));
+    assert!(rig.progress().is_empty());
     let (waited, actions) = rig.tick();
     assert_eq!(
         (waited, down(&actions)),
-        (s(2), "list at b: no read is answered within 2s".to_owned())
+        (s(1), "list at b: no read is answered within 4s".to_owned())
     );
     assert_eq!(rig.machine.endpoint(), "c");
 
     // A refusal is an answer, and then the next one has its time, too.
-    for counted in [Ok(7), Err(error(Kind::Denied))] {
+    for counted in [Ok(7), Err(error(Kind::Denied)), Err(error(Kind::Electing))] {
         let mut rig = Rig::new();
         rig.probed();
         for _ in 0..2 {
@@ -517,6 +519,8 @@ fn a_server_that_answers_probes_and_no_reads_is_given_up_when_a_read_took_too_lo
     let mut rig = Rig::new();
     rig.probed();
     rig.hear(Input::Check);
+    rig.progress();
+    rig.now += s(2);
     rig.progress();
     rig.now += s(2) + LATE + ms(1);
     assert!(rig.hear(Input::Tick).is_empty());

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -70,13 +69,12 @@ impl Watch {
 pub(crate) async fn showing(
     prefix: Vec<u8>,
     mut status: StatusReader,
-    following: impl Future<Output = ()>,
+    mut following: impl Future<Output = ()> + Unpin,
 ) {
     if !ON {
         return following.await;
     }
     let shown = Shown::new(&prefix);
-    let mut following = pin!(following);
     loop {
         let now = status.get();
         shown.set(Gauges::of(&now));
@@ -188,9 +186,13 @@ mod tests {
         let mut publisher = Publisher::<u8, u8>::new();
         let status = publisher.status();
         let (end, ends) = oneshot::channel::<()>();
-        let task = tokio::spawn(showing(b"p".to_vec(), status, async {
-            let _ = ends.await;
-        }));
+        let task = tokio::spawn(showing(
+            b"p".to_vec(),
+            status,
+            Box::pin(async {
+                let _ = ends.await;
+            }),
+        ));
         // Time stands still until nothing else is to be done.
         let settle = || sleep(Duration::from_millis(1));
         settle().await;

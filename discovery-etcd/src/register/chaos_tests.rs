@@ -70,7 +70,7 @@ fn register_over(
     let machine = Machine::new(plan, wanted, StdRng::from_rng(rng), Instant::now());
     let shares = home.is_some();
     let told = Told { desired: wishes, home, healthy: None, watched: None };
-    let task = tokio::spawn(Keeper::new(link.join(), machine, told, status).keep());
+    let task = tokio::spawn(Box::new(Keeper::new(link.join(), machine, told, status)).keep());
     let registration = Registration::new(instance, statuses, move |wish| {
         desired.send_if_modified(|desired| {
             let keeps = matches!(desired, Desired::Absent { .. });

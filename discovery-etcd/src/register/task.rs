@@ -64,7 +64,8 @@ impl<W: Wire> Keeper<W> {
     }
 
     /// Keeps etcd saying what is desired, until the registration has ended.
-    pub(crate) async fn keep(mut self) {
+    // In a box: a future keeps its arguments twice.
+    pub(crate) async fn keep(mut self: Box<Self>) {
         if let Some(home) = &mut self.told.home {
             let home = *home.news.borrow_and_update();
             self.machine.handle(Input::Home(home), Instant::now());

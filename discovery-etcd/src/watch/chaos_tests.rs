@@ -90,7 +90,7 @@ impl Rig {
             publisher,
             passing(),
         );
-        let task = tokio::spawn(follower.follow(closes));
+        let task = tokio::spawn(Box::new(follower).follow(closes));
         Self { etcd, reader: Checked::new(changes), status, task, closed, moment: 0 }
     }
 

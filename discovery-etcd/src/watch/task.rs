@@ -65,7 +65,8 @@ impl<W: Wire> Follower<W> {
     }
 
     /// Publishes what the machine follows until nobody reads it any more, or until `closed` says so.
-    pub(crate) async fn follow(mut self, mut closed: watch::Receiver<bool>) {
+    // In a box: a future keeps its arguments twice.
+    pub(crate) async fn follow(mut self: Box<Self>, mut closed: watch::Receiver<bool>) {
         loop {
             match self.next(&mut closed).await {
                 Next::Input(input) => self.machine.handle(input, Instant::now()),
