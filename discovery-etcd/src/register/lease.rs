@@ -36,7 +36,8 @@ impl Lease {
     }
 }
 
-/// How long an answer may take while a lease of this time to live has to be renewed.
+/// How long an answer may take while a lease of this time to live has to be renewed: with the default
+/// of 15 s longer than an election takes, and short enough to ask elsewhere in time.
 pub(super) fn answer_within(granted: Duration) -> Duration {
-    (granted / 6).clamp(Duration::from_millis(500), Duration::from_secs(3))
+    (granted / 4).clamp(Duration::from_millis(500), Duration::from_secs(4))
 }

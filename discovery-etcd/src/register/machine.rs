@@ -39,7 +39,8 @@ use super::messages::{Action, Answer, Home, Input, Plan, Question, Wanted};
 use crate::backoff::{self, Backoff};
 use crate::wire::{Event, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WireError};
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Longer than an election takes.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// A server that is full or refuses is asked again after this, more or less a half.
 const HOLD: Duration = Duration::from_secs(2);
 /// Longer than an election takes …

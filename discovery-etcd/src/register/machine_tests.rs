@@ -91,7 +91,7 @@ fn a_renewal_that_is_not_answered_condemns_the_connection_and_comes_first_on_the
     let (mut rig, lease) = Rig::registered();
     rig.until_asked();
     assert_eq!(rig.question(), Question::Renew { lease });
-    assert_eq!(rig.tick(), TTL / 6);
+    assert_eq!(rig.tick(), TTL / 4);
     assert_eq!(rig.condemned, 1);
     assert!(rig.is_registered(1));
     // What the link says of it then changes nothing.
