@@ -22,22 +22,24 @@
 //! that is gone stands under none. Who could not leave in time says so and goes on trying: others keep
 //! the lease alive, and the key with it.
 
+mod answers;
+mod leaving;
+mod place;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_core::{
-    Address, Conflict, RegistrationState, RegistrationStatus, SourceError, Unconfirmed,
-};
+use discovery_core::{Address, RegistrationState, RegistrationStatus, SourceError, Unconfirmed};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::OnConflict;
-use super::lease::{EXPIRY_SLACK, Lease, answer_within};
-use super::messages::{Action, Answer, Home, Input, Plan, Question, Wanted};
-use crate::backoff::{self, Backoff};
-use crate::wire::{Event, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WireError};
+use self::place::Place;
+use super::lease::{Lease, answer_within};
+use super::messages::{Action, Home, Input, Plan, Question, Wanted};
+use crate::backoff::Backoff;
+use crate::wire::{Event, Guard, GuardedPut, Keys, WireError};
 
 /// Longer than an election takes.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
@@ -65,22 +67,6 @@ enum Watch {
     None,
     Asked,
     Stands,
-}
-
-/// What is known of the key.
-#[derive(Debug)]
-enum Place {
-    Unknown,
-    Absent,
-    /// Attached to this lease, which is ours, with the value of this wish (0: of none).
-    Ours {
-        lease: i64,
-        wish: u64,
-    },
-    Foreign {
-        revision: i64,
-        address: Option<Address>,
-    },
 }
 
 #[derive(Debug)]
@@ -411,33 +397,6 @@ impl Machine {
         }
     }
 
-    /// Goes: with the own lease goes what stands under it, and whatever is still under way to it.
-    fn leave(&mut self, now: Instant) {
-        if let Some(lease) = &self.lease {
-            return self.ask(Question::Revoke { lease: lease.id }, LEAVE_WITHIN, now);
-        }
-        match self.home.filter(|_| self.may_be_there()) {
-            Some(home) => {
-                let delete = self.guarded(None, home.id, Guard::Lease(home.id));
-                self.ask(Question::Put(delete), LEAVE_WITHIN, now);
-            }
-            None if self.is_leaving() => self.end(RegistrationState::Deregistered),
-            None => self.end(self.status.state.clone()),
-        }
-    }
-
-    /// Whether the key may be in etcd, by our doing.
-    fn may_be_there(&self) -> bool {
-        let put = self.lease.as_ref().is_some_and(|lease| lease.granted.is_some());
-        put || self.may_have_moved()
-    }
-
-    /// Whether the key may stand under the shared lease.
-    fn may_have_moved(&self) -> bool {
-        let moved = self.plan.share_lease && self.was_registered && self.home.is_some();
-        moved && !matches!(self.place, Place::Absent | Place::Foreign { .. })
-    }
-
     /// What is to be asked, other than a renewal, once the watch stands.
     fn next_question(&self) -> Option<Question> {
         let own = self.lease.as_ref();
@@ -520,108 +479,6 @@ impl Machine {
         self.asked = Some(Asked { question, wish, sent: now, deadline: now + within });
     }
 
-    fn answered(&mut self, asked: Asked, answer: Answer, now: Instant) {
-        self.refreshed &= matches!(answer, Answer::Refreshed);
-        self.electing = None;
-        match answer {
-            Answer::Refreshed => {}
-            Answer::Granted(granted) => {
-                self.confirm(Some(granted), asked.sent);
-            }
-            Answer::GrantedTtl(Some(granted)) => {
-                // An earlier grant: how much of its time has passed is not known.
-                self.confirm(Some(granted), asked.sent);
-                if let Some(lease) = &mut self.lease {
-                    lease.renew_at = now;
-                }
-            }
-            Answer::GrantedTtl(None) => self.lease = None,
-            Answer::Renewed => {
-                self.confirm(None, asked.sent);
-                if matches!(self.status.state, RegistrationState::Registering(_)) {
-                    // Its time seemed to be over; so let us see whether the key is there.
-                    self.verify_at = now;
-                }
-            }
-            Answer::Found(found) | Answer::Put(PutReply::Refused(found)) => {
-                self.verify_later(now);
-                self.judge(found.entry, found.revision);
-                let early = self.early.take();
-                self.events(early.into_iter().collect());
-            }
-            Answer::Put(PutReply::Done { revision }) => {
-                self.verify_later(now);
-                if let Question::Put(put) = asked.question
-                    && revision >= self.known
-                {
-                    self.known = revision;
-                    self.settle(match put.value {
-                        Some(_) => Place::Ours { lease: put.lease, wish: asked.wish },
-                        None => Place::Absent,
-                    });
-                }
-            }
-            Answer::Revoked => self.revoked(),
-        }
-        self.backoff.reset();
-    }
-
-    fn verify_later(&mut self, now: Instant) {
-        let jitter = self.rng.random_range(0.9..1.1);
-        self.verify_at = now + self.plan.verify_every.mul_f64(jitter);
-    }
-
-    /// The lease is alive since `sent`.
-    fn confirm(&mut self, granted: Option<Duration>, sent: Instant) {
-        let jitter = self.rng.random_range(0.9..1.1);
-        let Some(lease) = &mut self.lease else { return };
-        let Some(granted) = granted.or(lease.granted) else { return };
-        if lease.granted.is_none() && granted != self.plan.ttl {
-            self.actions.push_back(Action::OtherTtl { granted });
-        }
-        lease.granted = Some(granted);
-        lease.sent = sent;
-        lease.renew_at = sent + granted.mul_f64(jitter / 3.0);
-        self.actions.push_back(Action::NeededBy(lease.expires()));
-        self.report(self.status.state.clone());
-    }
-
-    fn revoked(&mut self) {
-        if let Some(lease) = self.lease.take()
-            && !matches!(self.place, Place::Ours { lease: there, .. } if there != lease.id)
-        {
-            self.place = Place::Unknown;
-        }
-        self.actions.push_back(Action::NeededBy(None));
-    }
-
-    /// The shared lease is this one now.
-    fn moved(&mut self, home: Option<Home>, now: Instant) {
-        let before = self.home.map(|home| home.id);
-        self.home = home;
-        let same = home.map(|home| home.id) == before;
-        let stood_there = match &self.place {
-            Place::Ours { lease, .. } => Some(*lease) == before,
-            // Not seen on this connection yet.
-            Place::Unknown => before.is_some() && self.lease.is_none() && self.was_registered,
-            Place::Absent | Place::Foreign { .. } => false,
-        };
-        if !same && stood_there {
-            // With the lease went the key.
-            self.place = Place::Unknown;
-        }
-        match &self.status.state {
-            RegistrationState::Registered if !same && stood_there && self.value().is_some() => {
-                let cause = SourceError::new("the shared lease is gone");
-                self.report(RegistrationState::Registering(Some(cause)));
-            }
-            RegistrationState::Registered => self.report(RegistrationState::Registered),
-            // Its time seemed to be over; so let us see whether the key is there.
-            RegistrationState::Registering(_) if same && stood_there => self.verify_at = now,
-            _ => {}
-        }
-    }
-
     fn alive(&mut self, alive: bool) {
         if self.alive == alive {
             return;
@@ -634,200 +491,6 @@ impl Machine {
             self.last_error = Some(SourceError::new(cause));
         }
         self.report(self.status.state.clone());
-    }
-
-    /// etcd refused what was asked, or it could not be asked.
-    fn refused(&mut self, asked: &Asked, error: WireError, now: Instant) {
-        if self.is_leaving() && !self.may_be_there() {
-            // A lease without a key that cannot be revoked is left to expire.
-            self.lease = None;
-            return;
-        }
-        match (&asked.question, error.kind) {
-            (Question::Revoke { .. }, Kind::LeaseNotFound) => self.revoked(),
-            (Question::Renew { .. } | Question::Put(_), Kind::LeaseNotFound) => {
-                let gone = match &asked.question {
-                    Question::Put(put) => Some(put.lease),
-                    _ => self.lease.as_ref().map(|lease| lease.id),
-                };
-                // Which lease that is, is not told by what is shared now: that may be another one.
-                if self.lease.as_ref().map(|lease| lease.id) == gone {
-                    self.lease = None;
-                } else if self.home.map(|home| home.id) == gone {
-                    self.home = None;
-                }
-                if matches!(self.place, Place::Ours { lease, .. } if Some(lease) != gone) {
-                    // Its key stands elsewhere.
-                    return;
-                }
-                // With the lease went the key. Grant and put again.
-                self.place = Place::Unknown;
-                if self.was_registered && !self.is_leaving() && !self.conflict_is_final() {
-                    self.last_error = Some(SourceError::new(error));
-                    self.report(RegistrationState::Registering(self.last_error.clone()));
-                }
-            }
-            (Question::Grant { lease, .. }, Kind::LeaseExists) => {
-                let lease = *lease;
-                self.ask(Question::GrantedTtl { lease }, ANSWER_WITHIN, now);
-            }
-            (_, Kind::Denied) => self.denied(error, now),
-            (_, Kind::Electing) if !self.is_leaving() => self.electing(error, now),
-            (
-                Question::Grant { .. } | Question::Put(_) | Question::Revoke { .. },
-                Kind::Busy | Kind::Rejected,
-            ) => {
-                // The connection is good, others use it and the lease must be renewed: only this has
-                // to wait.
-                let hold = HOLD.mul_f64(self.rng.random_range(0.5..1.5));
-                self.hold = now + if self.give_up.is_some() { LEAVE_HOLD } else { hold };
-                self.trouble(error);
-            }
-            _ => self.lost(error, now),
-        }
-    }
-
-    /// Its cluster has no leader: the member is asked again, and left if an election cannot take so long.
-    fn electing(&mut self, error: WireError, now: Instant) {
-        let since = *self.electing.get_or_insert(now);
-        if now.saturating_duration_since(since) >= ELECTION {
-            self.electing = None;
-            return self.lost(error, now);
-        }
-        self.hold = now + AFTER_ELECTION;
-        if let Some(lease) = &mut self.lease {
-            lease.renew_at = lease.renew_at.max(self.hold);
-        }
-        self.trouble(error);
-    }
-
-    /// The token may be dead, and a new one mend that; if not, only people can.
-    fn denied(&mut self, error: WireError, now: Instant) {
-        if !self.refreshed {
-            self.refreshed = true;
-            return self.ask(Question::Refresh, ANSWER_WITHIN, now);
-        }
-        self.refreshed = false;
-        let denied = backoff::denied(&mut self.rng);
-        let wait = if self.give_up.is_some() { LEAVE_HOLD } else { denied };
-        self.hold = now + wait;
-        if let Some(Lease { granted: Some(granted), renew_at, .. }) = &mut self.lease
-            && *renew_at <= now
-        {
-            // Renewals do not wait for `hold`, but they need a pause, too.
-            *renew_at = now + answer_within(*granted);
-        }
-        self.trouble(error);
-    }
-
-    fn not_watching(&mut self, error: WireError, now: Instant) {
-        if self.goes() {
-            // Nothing depends on the watch any more, and its trouble is not to hold up the rest.
-            return;
-        }
-        let Link::Up { watch, .. } = &mut self.link else { return };
-        *watch = Watch::None;
-        self.place = Place::Unknown;
-        if error.kind == Kind::Denied {
-            if self.asked.is_none() {
-                self.denied(error, now);
-            } else {
-                self.hold = now + backoff::denied(&mut self.rng);
-                self.trouble(error);
-            }
-            return;
-        }
-        self.hold = now + self.backoff.next(&mut self.rng);
-        self.trouble(error);
-    }
-
-    /// Notes what stands in the way. What is registered stays so until its lease's time is over.
-    fn trouble(&mut self, error: WireError) {
-        let error = SourceError::new(error);
-        self.last_error = Some(error.clone());
-        self.report(match &self.status.state {
-            RegistrationState::Registering(_) => RegistrationState::Registering(Some(error)),
-            other => other.clone(),
-        });
-    }
-
-    fn events(&mut self, mut events: Vec<Event>) {
-        if self.known == 0 {
-            // A member that lags tells of the past first: who held the key then, or that it was gone.
-            self.early = events.pop().or(self.early.take());
-            return;
-        }
-        for event in events {
-            let revision = event.revision();
-            match event {
-                Event::Put(entry) => self.judge(Some(entry), revision),
-                Event::Delete { .. } => self.judge(None, revision),
-            }
-        }
-    }
-
-    /// The key stood like this at `revision`.
-    fn judge(&mut self, entry: Option<KeyValue>, revision: i64) {
-        if revision < self.known {
-            // Older than what is known: answers and events overtake each other.
-            return;
-        }
-        self.known = revision;
-        let own = self.lease.as_ref().map(|lease| lease.id);
-        let home = self.home.map(|home| home.id);
-        self.settle(match entry {
-            None => Place::Absent,
-            Some(entry) if [own, home].contains(&Some(entry.lease)) => {
-                let wish = match &self.wanted {
-                    Wanted::Present { value, wish, .. } if *value == Some(entry.value) => *wish,
-                    _ => 0,
-                };
-                Place::Ours { lease: entry.lease, wish }
-            }
-            Some(entry) => Place::Foreign {
-                revision: entry.revision,
-                address: self.plan.address_of(&entry.value),
-            },
-        });
-    }
-
-    /// Takes the key's place for known and tells what it means.
-    fn settle(&mut self, place: Place) {
-        self.place = place;
-        if self.conflict_is_final() {
-            return;
-        }
-        let Wanted::Present { version, wish, .. } = &self.wanted else { return };
-        match &self.place {
-            Place::Ours { wish: known, .. } => {
-                self.was_registered = true;
-                if known == wish {
-                    self.status.applied = *version;
-                    self.report(RegistrationState::Registered);
-                }
-            }
-            Place::Foreign { address, .. } => {
-                if !self.replaces(address.as_ref()) {
-                    let waiting = self.plan.on_conflict == OnConflict::Wait;
-                    let key = self.plan.key.clone();
-                    let conflict = Conflict::new(key, address.clone(), waiting);
-                    self.report(RegistrationState::Conflict(conflict));
-                }
-            }
-            // Not to be listed, and not listed: that is as wanted.
-            Place::Absent if self.alive && self.value().is_none() => {
-                self.status.applied = *version;
-                self.report(RegistrationState::Registered);
-            }
-            Place::Absent if !self.alive => {
-                self.report(RegistrationState::Registering(self.last_error.clone()));
-            }
-            Place::Absent if !matches!(self.status.state, RegistrationState::Registering(_)) => {
-                let cause = SourceError::new("the key was deleted");
-                self.report(RegistrationState::Registering(Some(cause)));
-            }
-            Place::Absent | Place::Unknown => {}
-        }
     }
 
     /// Until when etcd keeps the key at least.
@@ -843,24 +506,11 @@ impl Machine {
         }
     }
 
-    /// Until when etcd keeps the key at most, if it keeps running and nothing renews the lease.
-    fn gone(&self) -> Option<Instant> {
-        let home = self.home.map(|home| home.over + home.granted + EXPIRY_SLACK);
-        self.lease.as_ref().and_then(Lease::gone).max(home)
-    }
-
     fn report(&mut self, state: RegistrationState) {
         self.status.state = state;
         self.status.expires = self.expires();
         self.status.last_error.clone_from(&self.last_error);
         self.actions.push_back(Action::Report(self.status.clone()));
-    }
-
-    fn end(&mut self, state: RegistrationState) {
-        self.ended = true;
-        self.asked = None;
-        self.report(state);
-        self.actions.push_back(Action::End);
     }
 }
 

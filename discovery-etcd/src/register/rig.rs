@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_core::{Conflict, Instance, InstanceKey, RegistrationState, RegistrationStatus};
-use discovery_core::{ServiceName, SourceError};
+pub(super) use discovery_core::{Conflict, InstanceKey};
+use discovery_core::{Instance, RegistrationState, RegistrationStatus, ServiceName, SourceError};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::super::OnConflict;
-use super::super::messages::{Action, Answer, Home, Input, Plan, Question, Wanted};
+pub(super) use super::super::OnConflict;
+pub(super) use super::super::messages::Answer;
+use super::super::messages::{Action, Home, Input, Plan, Question, Wanted};
 use super::{Link, Machine, Watch};
 use crate::format::{Decoded, Encoded, Entry, Format, Record, Undecodable, Unencodable};
-use crate::wire::{Event, Found, Guard, GuardedPut, KeyValue, Keys, Kind, PutReply, WireError};
+use crate::wire::{Event, Found, Guard, GuardedPut, Keys, WireError};
+pub(super) use crate::wire::{KeyValue, Kind, PutReply};
 
 pub(super) const KEY: &[u8] = b"/services/a/1";
 pub(super) const TTL: Duration = Duration::from_secs(15);
