@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::{ConfigError, Credentials, EtcdConfig, LONGEST_TTL, whole_seconds};
@@ -79,16 +80,26 @@ impl Builder {
 
     /// Connections made by a function of your own, given the endpoint: through a tunnel, say, or with
     /// TLS settings that [`EtcdConfig`] does not know. It is called for each attempt, which is given
-    /// up after 3 s. The channel must be connected (not lazy) and be one connection (not balanced).
+    /// up after 3 s. The channel must be connected (not lazy), be one connection (not balanced), and
+    /// should not dial again by itself. The type is tonic 0.14's.
     #[must_use]
     pub fn channel<F, E>(mut self, make: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<tonic::transport::Channel, E>> + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let make = Arc::new(make);
         self.channel = Some(Arc::new(move |endpoint| {
-            let made = make(endpoint);
-            Box::pin(async move { made.await.map_err(Into::into) })
+            // On a task of its own: what the function does is not ours to die of.
+            let (make, mut made) = (make.clone(), JoinSet::new());
+            made.spawn(async move { make(endpoint).await.map_err(Into::into) });
+            Box::pin(async move {
+                match made.join_next().await {
+                    Some(Ok(channel)) => channel,
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err("the function that makes channels was not run".into()),
+                }
+            })
         }));
         self
     }

@@ -69,6 +69,8 @@ pub(crate) struct SharedLease<W: Wire> {
     doubt: Arc<Notify>,
     backoff: Backoff,
     refreshed: bool,
+    /// The trouble that was logged since something went well.
+    said: Option<String>,
 }
 
 impl<W: Wire> SharedLease<W> {
@@ -79,7 +81,8 @@ impl<W: Wire> SharedLease<W> {
         let lent = Lent { news: news.clone(), doubt: doubt.clone() };
         let tenancy = Tenancy { lease: Arc::new(lent), news };
         let (wire, id, backoff) = (None, None, Backoff::default());
-        let owner = Self { ticket, ttl, rng, wire, id, home, doubt, backoff, refreshed: false };
+        let owner =
+            Self { ticket, ttl, rng, wire, id, home, doubt, backoff, refreshed: false, said: None };
         (owner, tenancy)
     }
 
@@ -143,7 +146,7 @@ impl<W: Wire> SharedLease<W> {
 
     fn confirmed(&mut self, granted: Duration, sent: Instant) -> Instant {
         let Some(id) = self.id else { return sent };
-        (self.refreshed, self.backoff) = (false, Backoff::default());
+        (self.refreshed, self.backoff, self.said) = (false, Backoff::default(), None);
         let home = Home { id, granted, sent, over: Instant::now() };
         self.home.send_replace(Some(home));
         self.ticket.needed_by(Some(sent + granted));
@@ -161,9 +164,14 @@ impl<W: Wire> SharedLease<W> {
     }
 
     async fn failed(&mut self, wire: &W, error: WireError) -> Instant {
+        // Once for each text: it is tried again and again.
+        let text = error.to_string();
+        if self.said.as_ref() != Some(&text) {
+            tracing::warn!(error = text, "the shared lease is in trouble; trying on");
+            self.said = Some(text);
+        }
         match error.kind {
             Kind::LeaseNotFound => {
-                tracing::warn!("the shared lease is gone; asking for another");
                 self.id = None;
                 self.home.send_replace(None);
                 Instant::now()
