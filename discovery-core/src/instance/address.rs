@@ -98,27 +98,31 @@ fn parse(text: &str) -> Result<Address, &'static str> {
         return Err("white space and control characters are not allowed");
     }
     let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        Some((scheme, rest)) => (scheme, rest),
         None => match text.strip_prefix("unix:") {
-            Some(path) => (UNIX.to_owned(), path),
-            None => ("http".to_owned(), text),
+            Some(path) => (UNIX, path),
+            None => ("http", text),
         },
     };
-    check_scheme(&scheme)?;
-    let port = if scheme == UNIX {
-        if !rest.starts_with('/') || rest.len() < 2 {
-            return Err("a Unix socket needs an absolute path, as in unix:///run/name.sock");
-        }
+    check_scheme(scheme)?;
+    let is_unix = scheme.eq_ignore_ascii_case(UNIX);
+    let rest = if is_unix { rest } else { rest.strip_suffix('/').unwrap_or(rest) };
+    let port = if !is_unix {
+        check_authority(rest)?
+    } else if rest.starts_with('/') && rest.len() >= 2 {
         None
     } else {
-        check_authority(rest.strip_suffix('/').unwrap_or(rest))?
+        return Err("a Unix socket needs an absolute path, as in unix:///run/name.sock");
     };
-    let rest = if scheme == UNIX { rest } else { rest.strip_suffix('/').unwrap_or(rest) };
-    Ok(Address {
-        scheme: u8::try_from(scheme.len()).map_err(|_| "the scheme is too long")?,
-        text: Arc::from(format!("{scheme}://{rest}")),
-        port,
-    })
+    let full = scheme.len() + "://".len() + rest.len();
+    // Most are in their canonical form already.
+    let text = if full == text.len() && !scheme.bytes().any(|b| b.is_ascii_uppercase()) {
+        Arc::from(text)
+    } else {
+        Arc::from(format!("{}://{rest}", scheme.to_ascii_lowercase()))
+    };
+    let scheme = u8::try_from(scheme.len()).map_err(|_| "the scheme is too long")?;
+    Ok(Address { scheme, text, port })
 }
 
 fn check_scheme(scheme: &str) -> Result<(), &'static str> {
