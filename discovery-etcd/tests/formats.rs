@@ -13,7 +13,7 @@ use discovery_etcd::format::{
     Decoded, Encoded, Entry, Format, FormatName, Record, Undecodable, Unencodable,
 };
 use discovery_etcd::{EtcdConfig, EtcdRegistry, RegisterOptions};
-use discovery_test_support::{Etcd, eventually, on_each_version, slack};
+use discovery_test_support::{Etcd, eventually, on_all_versions, slack};
 use support::{NOW, View, instance_key, registry};
 use tokio::time::{Instant, sleep};
 
@@ -31,7 +31,7 @@ fn worker(port: u16) -> Instance {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_are_written_seen_and_taken_away() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let registry = heartbeats(etcd.url());
         let view = View::new(registry.watch(&"worker".parse().unwrap()));
@@ -78,7 +78,7 @@ async fn heartbeats_are_written_seen_and_taken_away() {
 /// The format cannot say "draining", so an instance that drains is not listed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heartbeat_that_drains_is_taken_away_and_can_come_back() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let registry = heartbeats(etcd.url());
         let truth = etcd.truth();
@@ -129,7 +129,7 @@ async fn a_heartbeat_that_drains_is_taken_away_and_can_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_that_would_move_the_key_is_refused_and_the_old_one_stays() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let registry = heartbeats(etcd.url());
         let registration = registry.register(worker(1));
@@ -209,7 +209,7 @@ impl Format for Dotted {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_format_of_ones_own_is_followed_and_written() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let config = EtcdConfig::new([etcd.url()]).suspects_for(Duration::ZERO);
         let registry = EtcdRegistry::with_format(config, Arc::new(Dotted)).unwrap();

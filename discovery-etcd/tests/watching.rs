@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use discovery_core::{Change, Source as _};
 use discovery_test_support::{
-    Etcd, Op, Proxy, Truth, eventually, eventually_eq, long, on_each_version,
+    Etcd, Op, Proxy, Truth, eventually, eventually_eq, long, on_all_versions,
 };
 use support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance_key, key, registry, value};
 
@@ -29,7 +29,7 @@ async fn fill(truth: &Truth, count: u16) {
 /// Row 1, watching: etcd restarts quickly.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_1_a_quick_restart_is_not_seen_in_the_stream() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         fill(&truth, 5).await;
         let view = View::new(registry(etcd.url()).watch(&service()));
@@ -52,7 +52,7 @@ async fn row_1_a_quick_restart_is_not_seen_in_the_stream() {
 /// Row 2, watching: etcd is away for long.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_2_the_last_set_is_served_while_etcd_is_away() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         fill(&truth, 3).await;
         let view = View::new(registry(etcd.url()).watch(&service()));
@@ -80,7 +80,7 @@ async fn row_2_the_last_set_is_served_while_etcd_is_away() {
 /// Row 9: compaction while cut off.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_9_compaction_while_cut_off_leaves_no_ghost() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         for round in 0..if long() { 100 } else { 20 } {
             fill(&truth, 6).await;
@@ -113,7 +113,7 @@ async fn row_9_compaction_while_cut_off_leaves_no_ghost() {
 /// Row 10: a delete exactly at the compacted revision.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_10_a_delete_at_the_compacted_revision_is_not_lost() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         fill(&truth, 1).await;
         for _ in 0..if long() { 100 } else { 20 } {
@@ -136,7 +136,7 @@ async fn row_10_a_delete_at_the_compacted_revision_is_not_lost() {
 /// Row 18: one service's name is the beginning of another's.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_18_services_with_a_common_beginning_are_not_mixed() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         let registry = registry(etcd.url());
         let order = View::new(registry.watch(&"order".parse().unwrap()));
@@ -165,7 +165,7 @@ async fn row_18_services_with_a_common_beginning_are_not_mixed() {
 /// Row 23: nothing to connect to at start.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_23_a_source_that_starts_before_etcd_loads_when_it_comes() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         fill(&truth, 2).await;
         etcd.kill();
@@ -194,7 +194,7 @@ async fn row_23_a_source_that_starts_before_etcd_loads_when_it_comes() {
 /// Row 24: poison values.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_24_values_that_cannot_be_read_disturb_nobody() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         let proxy = Proxy::start(etcd.client_addr());
         fill(&truth, 3).await;
@@ -256,7 +256,7 @@ async fn row_24_values_that_cannot_be_read_disturb_nobody() {
 /// Row 25, without stabilise: the last instance leaves.
 #[tokio::test(flavor = "multi_thread")]
 async fn row_25_the_last_one_to_leave_leaves_an_explicit_empty_set() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         fill(&truth, 3).await;
         let view = View::new(registry(etcd.url()).watch(&service()));
@@ -274,7 +274,7 @@ async fn row_25_the_last_one_to_leave_leaves_an_explicit_empty_set() {
 /// Dropping the last reader ends the watch, and readers of one service share one.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_a_service_share_a_watch_that_ends_with_the_last_of_them() {
-    on_each_version(async |version| {
+    on_all_versions(async |version| {
         let (etcd, truth) = started(version).await;
         let watchers = async || truth.metric("etcd_debugging_mvcc_watcher_total").await.unwrap();
         let registry = registry(etcd.url());
