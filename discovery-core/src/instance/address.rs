@@ -122,7 +122,7 @@ fn parse(text: &str) -> Result<Address, &'static str> {
         Arc::from(format!("{}://{rest}", scheme.to_ascii_lowercase()))
     };
     let scheme = u8::try_from(scheme.len()).map_err(|_| "the scheme is too long")?;
-    Ok(Address { scheme, text, port })
+    Ok(Address { text, scheme, port })
 }
 
 fn check_scheme(scheme: &str) -> Result<(), &'static str> {
