@@ -38,7 +38,7 @@ impl Service<Uri> for Dial {
         let again = self.dialled.swap(true, Ordering::Relaxed);
         Box::pin(async move {
             if again {
-                let lost = "the connection was closed";
+                let lost = "connection closed";
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, lost));
             }
             let host = uri.host().unwrap_or_default();
