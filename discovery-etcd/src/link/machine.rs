@@ -378,5 +378,11 @@ impl Machine {
 }
 
 #[cfg(test)]
+#[path = "alive_tests.rs"]
+mod alive_tests;
+#[cfg(test)]
+#[path = "rig.rs"]
+mod rig;
+#[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;

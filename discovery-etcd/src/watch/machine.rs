@@ -482,5 +482,14 @@ impl Machine {
 }
 
 #[cfg(test)]
+#[path = "audit_machine_tests.rs"]
+mod audit_tests;
+#[cfg(test)]
+#[path = "rig.rs"]
+mod rig;
+#[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "trouble_tests.rs"]
+mod trouble_tests;
