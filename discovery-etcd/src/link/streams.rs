@@ -36,15 +36,14 @@ impl<S: WatchStream> Streams<S> {
         self.is_spent = false;
     }
 
-    /// Creates a watch, on a new stream if need be; returns on which one. Streams that `is_used` does
-    /// not know are ended.
+    /// Creates a watch, on a new stream if need be; streams that `is_used` does not know are ended then.
     pub(super) fn create(
         &mut self,
         id: i64,
         keys: Keys,
         open: impl FnOnce() -> S,
         is_used: impl Fn(u32) -> bool,
-    ) -> u32 {
+    ) {
         if self.is_spent {
             self.all.retain(|(number, _)| is_used(*number));
             self.last += 1;
@@ -54,7 +53,6 @@ impl<S: WatchStream> Streams<S> {
         if let Some((_, stream)) = self.all.last_mut() {
             stream.create(id, keys);
         }
-        self.last
     }
 
     /// A watch was denied: the next one is created on a new stream.

@@ -14,8 +14,8 @@ pub(super) use super::super::messages::Answer;
 use super::super::messages::{Action, Home, Input, Plan, Question, Wanted};
 use super::{Link, Machine, Watch};
 use crate::format::{Decoded, Encoded, Entry, Format, Record, Undecodable, Unencodable};
-use crate::wire::{Event, Found, Guard, GuardedPut, Keys, WireError};
-pub(super) use crate::wire::{KeyValue, Kind, PutReply};
+use crate::wire::{Event, Found, GuardedPut, Keys, WireError};
+pub(super) use crate::wire::{Guard, KeyValue, Kind, PutReply};
 
 pub(super) const KEY: &[u8] = b"/services/a/1";
 pub(super) const TTL: Duration = Duration::from_secs(15);

@@ -1,7 +1,7 @@
 //! What goes wrong on the way: a watch that ends, a server that is full, denials, a lease that runs
 //! out, an application that hangs, and random courses of it all.
 
-use rand::SeedableRng as _;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::rig::*;
 use super::*;
