@@ -1,0 +1,13 @@
+//! The example programs as processes, and their parts.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod demo;
+mod etcd;
+mod formats;
+mod forward;
+mod node;
+mod options;
+mod retries;
+mod suspects;
