@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod avoid;
+pub mod balance;
 mod endpoints;
 mod error;
 #[cfg(feature = "http")]

@@ -1,0 +1,888 @@
+//! The driver's books: every endpoint, how it stands, and who can be used. Decisions of (books, event,
+//! now) without I/O; the driver brings the events and publishes what changed.
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::lists::Lists;
+use crate::balance::attributes::{Attributes, Availability};
+use crate::balance::ejection::{Ejection, Tally};
+use crate::balance::error::{Cause, SharedError};
+use crate::balance::flight::{Endpoint, guarded};
+use crate::balance::hub::Hub;
+use crate::balance::member::{FULL, Gate, Member, Standing};
+use crate::balance::parts::Parts;
+use crate::balance::policy::Policy as _;
+use crate::balance::settle::{CAUSES, Readying};
+use crate::balance::snapshot::{Others, Snapshot};
+
+/// How an endpoint that failed to connect is tried again: full jitter between these.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// After so long connected, a failure is the first again.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// How the books are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) ejection: Ejection,
+    pub(crate) slow_start: SlowStart,
+}
+
+/// How an endpoint that is new among others is given its share little by little.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SlowStart {
+    /// How long: 30 s. Zero: not at all.
+    pub window: Duration,
+    /// The part of its weight that it begins with, in percent: 10.
+    pub least_percent: u8,
+}
+
+impl Default for SlowStart {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(30), least_percent: 10 }
+    }
+}
+
+impl SlowStart {
+    /// Sets how long it takes, and the part of its weight in percent that an endpoint begins with.
+    #[must_use]
+    pub fn over(self, window: Duration, least_percent: u8) -> Self {
+        Self { window, least_percent, ..self }
+    }
+
+    /// No slow start.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { window: Duration::ZERO, least_percent: 100 }
+    }
+
+    fn ramp(&self, since: Duration) -> u16 {
+        if since >= self.window {
+            return FULL;
+        }
+        let part = since.as_secs_f64() / self.window.as_secs_f64();
+        let least = f64::from(self.least_percent.min(100)) / 100.0;
+        ((part.max(least) * f64::from(FULL)) as u16).clamp(1, FULL)
+    }
+}
+
+pub(crate) struct Books<T: Parts> {
+    pub(crate) hub: Arc<Hub<T>>,
+    rules: Rules,
+    entries: Vec<Option<Entry<T>>>,
+    vacant: Vec<usize>,
+    by_key: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    lists: Lists<T>,
+    loaded: bool,
+    panic: bool,
+    /// What has to be tried again or let in again, and when.
+    timers: BTreeSet<(Instant, usize)>,
+    /// Those in their slow start: all of them can be used.
+    ramping: BTreeSet<usize>,
+    /// Those put out, and those who would be but for the maximum.
+    ejected: BTreeSet<usize>,
+    spared: BTreeSet<usize>,
+    /// Those that failed to connect.
+    failed: BTreeSet<usize>,
+    /// Those to be used only when nobody else is there.
+    last_resort: BTreeSet<usize>,
+    connecting: usize,
+    weightless: usize,
+    /// Endpoints that can be used and are no last resort.
+    first_resort: usize,
+    changed: bool,
+    /// Whether what is computed of the members is to be computed anew.
+    members_changed: bool,
+    /// Services that have to become ready.
+    pub(crate) to_ready: Vec<Readying<T>>,
+}
+
+struct Entry<T: Parts> {
+    endpoint: Arc<Endpoint<T>>,
+    /// What its service was made for.
+    made_for: Arc<T::Endpoint>,
+    place: usize,
+    ready_place: Option<usize>,
+    phase: Phase,
+    availability: Availability,
+    /// Whether it has come while others were there.
+    joins: bool,
+    /// Calls and failures when the interval began.
+    before: (u64, u64),
+    /// Only of those that are not as they should be.
+    trouble: Option<Box<Trouble<T>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Connected,
+    Failed,
+}
+
+struct Trouble<T: Parts> {
+    /// When it is tried again, and when it is let in again.
+    retry_at: Option<Instant>,
+    out_until: Option<Instant>,
+    /// For what a service is to be made then, if not for what the present one was made for.
+    wants: Option<Arc<T::Endpoint>>,
+    /// A service that is to take the place of the present one once it is ready.
+    next: Option<(Arc<Endpoint<T>>, Arc<T::Endpoint>)>,
+    /// How often connecting failed, one after the other.
+    attempts: u32,
+    cause: Option<SharedError>,
+    connected: Option<Instant>,
+    ejections: u32,
+    /// Calls it has to serve yet on probation.
+    to_pass: u32,
+    ramp_from: Option<Instant>,
+}
+
+impl<T: Parts> Default for Trouble<T> {
+    fn default() -> Self {
+        Self {
+            retry_at: None,
+            out_until: None,
+            wants: None,
+            next: None,
+            attempts: 0,
+            cause: None,
+            connected: None,
+            ejections: 0,
+            to_pass: 0,
+            ramp_from: None,
+        }
+    }
+}
+
+impl<T: Parts> Entry<T> {
+    fn member(&self) -> &Member<T::Key, T::Endpoint, T::Load> {
+        &self.endpoint.member
+    }
+
+    fn trouble(&mut self) -> &mut Trouble<T> {
+        self.trouble.get_or_insert_default()
+    }
+
+    fn is_out(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.out_until.is_some())
+    }
+
+    fn is_next(&self, endpoint: &Arc<Endpoint<T>>) -> bool {
+        let next = self.trouble.as_ref().and_then(|trouble| trouble.next.as_ref());
+        next.is_some_and(|(next, _)| Arc::ptr_eq(next, endpoint))
+    }
+
+    /// Whether it may be used as far as itself is concerned.
+    fn is_usable(&self, panic: bool) -> bool {
+        self.phase == Phase::Connected
+            && self.member().own_weight() > 0
+            && self.availability != Availability::Out
+            && (panic || !self.is_out())
+    }
+}
+
+/// Something whose time has come, for which a new service is needed.
+pub(crate) struct Due<T: Parts> {
+    pub(crate) id: usize,
+    pub(crate) key: T::Key,
+    pub(crate) endpoint: Arc<T::Endpoint>,
+}
+
+impl<T: Parts> Books<T> {
+    pub(crate) fn new(hub: Arc<Hub<T>>, rules: Rules) -> Self {
+        Self {
+            hub,
+            rules,
+            entries: Vec::new(),
+            vacant: Vec::new(),
+            by_key: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            lists: Lists::default(),
+            loaded: false,
+            panic: false,
+            timers: BTreeSet::new(),
+            ramping: BTreeSet::new(),
+            ejected: BTreeSet::new(),
+            spared: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            last_resort: BTreeSet::new(),
+            connecting: 0,
+            weightless: 0,
+            first_resort: 0,
+            changed: false,
+            members_changed: false,
+            to_ready: Vec::new(),
+        }
+    }
+
+    fn id_of(&self, key: &T::Key) -> Option<usize> {
+        let entries = &self.entries;
+        let is_it = |id: &usize| {
+            entries.get(*id).and_then(Option::as_ref).is_some_and(|e| e.member().key() == key)
+        };
+        self.by_key.find(self.hasher.hash_one(key), is_it).copied()
+    }
+
+    fn entry(&mut self, id: usize) -> Option<&mut Entry<T>> {
+        self.entries.get_mut(id)?.as_mut()
+    }
+
+    /// The entry whose present service this is.
+    fn of(&mut self, endpoint: &Arc<Endpoint<T>>) -> Option<&mut Entry<T>> {
+        self.entry(endpoint.id).filter(|entry| Arc::ptr_eq(&entry.endpoint, endpoint))
+    }
+
+    /// What the service of this key was made for.
+    pub(crate) fn made_for(&self, key: &T::Key) -> Option<Arc<T::Endpoint>> {
+        let entry = self.entries.get(self.id_of(key)?)?.as_ref()?;
+        let next = entry.trouble.as_ref().and_then(|trouble| trouble.next.as_ref());
+        Some(next.map_or(&entry.made_for, |(_, made_for)| made_for).clone())
+    }
+
+    pub(crate) fn set_loaded(&mut self) {
+        self.changed |= !self.loaded;
+        self.loaded = true;
+    }
+
+    /// The set has an endpoint that it did not have.
+    pub(crate) fn insert(
+        &mut self,
+        key: T::Key,
+        endpoint: Arc<T::Endpoint>,
+        service: T::Service,
+        attributes: Attributes,
+    ) {
+        let hash = self.hasher.hash_one(&key);
+        let id = self.vacant.pop().unwrap_or(self.entries.len());
+        let weight = attributes.weight;
+        let made = self.make(id, key, endpoint.clone(), service, weight);
+        made.member.set_suspect(attributes.suspect);
+        let place = self.lists.members.push(made.clone());
+        let entry = Entry {
+            endpoint: made.clone(),
+            made_for: endpoint,
+            place,
+            ready_place: None,
+            phase: Phase::Connecting,
+            availability: attributes.availability,
+            joins: self.loaded && !self.lists.ready.is_empty(),
+            before: (0, 0),
+            trouble: None,
+        };
+        match self.entries.get_mut(id) {
+            Some(vacant) => *vacant = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.by_key.insert_unique(hash, id, |id| {
+            entries
+                .get(*id)
+                .and_then(Option::as_ref)
+                .map_or(0, |e| hasher.hash_one(e.member().key()))
+        });
+        self.connecting += 1;
+        self.weightless += usize::from(weight == 0);
+        if attributes.availability == Availability::LastResort {
+            self.last_resort.insert(id);
+        }
+        (self.changed, self.members_changed) = (true, true);
+        self.to_ready.push(Readying::new(made));
+    }
+
+    /// What an endpoint says of itself is another; its service stays.
+    pub(crate) fn update(
+        &mut self,
+        key: &T::Key,
+        endpoint: &Arc<T::Endpoint>,
+        attributes: Attributes,
+    ) {
+        let Some(id) = self.id_of(key) else { return };
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let member = &entry.endpoint.member;
+        member.set_endpoint(endpoint.clone());
+        member.set_suspect(attributes.suspect);
+        if let Some((next, _)) = entry.trouble.as_ref().and_then(|trouble| trouble.next.as_ref()) {
+            next.member.set_weight(attributes.weight);
+            next.member.set_suspect(attributes.suspect);
+        }
+        let former = member.own_weight();
+        if former != attributes.weight {
+            if let Some(place) = entry.ready_place {
+                self.lists.reweigh(place, former, attributes.weight);
+            }
+            member.set_weight(attributes.weight);
+            self.weightless -= usize::from(former == 0);
+            self.weightless += usize::from(attributes.weight == 0);
+        }
+        if entry.availability != attributes.availability {
+            // It is counted as what it was, until it is placed anew.
+            self.withdraw(id);
+            if let Some(entry) = self.entry(id) {
+                entry.availability = attributes.availability;
+            }
+            if attributes.availability == Availability::LastResort {
+                self.last_resort.insert(id);
+            } else {
+                self.last_resort.remove(&id);
+            }
+        }
+        self.members_changed = true;
+        self.place(id);
+    }
+
+    /// A service for another state of an endpoint: it takes the place of the present one when it is
+    /// ready.
+    pub(crate) fn replace(
+        &mut self,
+        key: &T::Key,
+        endpoint: Arc<T::Endpoint>,
+        service: T::Service,
+    ) {
+        if let Some(id) = self.id_of(key) {
+            self.succeed(id, endpoint, service);
+        }
+    }
+
+    /// A new service for an endpoint whose time to be tried again has come.
+    pub(crate) fn retry(&mut self, due: Due<T>, service: T::Service) {
+        self.succeed(due.id, due.endpoint, service);
+    }
+
+    fn succeed(&mut self, id: usize, made_for: Arc<T::Endpoint>, service: T::Service) {
+        let Some(entry) = self.entry(id) else { return };
+        let (key, weight) = (entry.member().key().clone(), entry.member().own_weight());
+        let suspect = entry.member().is_suspect();
+        let endpoint = entry.member().endpoint();
+        let next = self.make(id, key, endpoint, service, weight);
+        next.member.set_suspect(suspect);
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let trouble = entry.trouble();
+        if let Some(at) = trouble.retry_at.take() {
+            self.timers.remove(&(at, id));
+        }
+        trouble.wants = None;
+        trouble.next = Some((next.clone(), made_for));
+        self.to_ready.push(Readying::new(next));
+    }
+
+    fn make(
+        &self,
+        id: usize,
+        key: T::Key,
+        endpoint: Arc<T::Endpoint>,
+        service: T::Service,
+        weight: u32,
+    ) -> Arc<Endpoint<T>> {
+        let member = Member::new(key, endpoint, self.hub.policy.load(), weight);
+        Arc::new(Endpoint { member, service, id, hub: self.hub.clone() })
+    }
+
+    /// The set has this endpoint no longer. Calls under way go on.
+    pub(crate) fn remove(&mut self, key: &T::Key) {
+        let hash = self.hasher.hash_one(key);
+        let Some(id) = self.id_of(key) else { return };
+        self.untime(id);
+        self.withdraw(id);
+        let found = self.by_key.find_entry(hash, |found| *found == id);
+        if let Ok(found) = found {
+            found.remove();
+        }
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::take) else { return };
+        self.vacant.push(id);
+        self.connecting -= usize::from(entry.phase == Phase::Connecting);
+        self.weightless -= usize::from(entry.member().own_weight() == 0);
+        entry.member().close();
+        self.ejected.remove(&id);
+        self.spared.remove(&id);
+        self.failed.remove(&id);
+        self.last_resort.remove(&id);
+        if let Some(moved) = self.lists.members.remove(entry.place).map(|moved| moved.id)
+            && let Some(moved) = self.entry(moved)
+        {
+            moved.place = entry.place;
+        }
+        (self.changed, self.members_changed) = (true, true);
+        self.review_panic();
+    }
+
+    /// A service has become ready, or has failed to.
+    pub(crate) fn readied(
+        &mut self,
+        endpoint: &Arc<Endpoint<T>>,
+        ready: Result<(), SharedError>,
+        now: Instant,
+    ) {
+        let id = endpoint.id;
+        let Some(entry) = self.entry(id) else { return };
+        if entry.is_next(endpoint) {
+            match ready {
+                Ok(()) => {
+                    self.take_over(id);
+                    self.connected(id, now);
+                }
+                Err(cause) => {
+                    let trouble = entry.trouble();
+                    trouble.wants = trouble.next.take().map(|(_, made_for)| made_for);
+                    self.unready(id, cause, now);
+                }
+            }
+        } else if Arc::ptr_eq(&entry.endpoint, endpoint) && entry.phase != Phase::Connected {
+            match ready {
+                Ok(()) => self.connected(id, now),
+                Err(cause) => self.unready(id, cause, now),
+            }
+        }
+    }
+
+    /// A service failed to become ready for a call.
+    pub(crate) fn broken(&mut self, endpoint: &Arc<Endpoint<T>>, cause: SharedError, now: Instant) {
+        // Told again by each call that had picked it.
+        if self.of(endpoint).is_some_and(|entry| entry.phase == Phase::Connected) {
+            endpoint.member.close();
+            self.unready(endpoint.id, cause, now);
+        }
+    }
+
+    /// The next service of an endpoint takes the place of its present one.
+    fn take_over(&mut self, id: usize) {
+        self.withdraw(id);
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let next = entry.trouble.as_mut().and_then(|trouble| trouble.next.take());
+        let Some((next, made_for)) = next else { return };
+        if Arc::ptr_eq(&made_for, &entry.made_for) {
+            next.member.inherit(entry.member());
+        }
+        next.member.set_endpoint(entry.member().endpoint());
+        entry.before = (next.member.finished(), next.member.failures());
+        entry.member().close();
+        entry.endpoint = next.clone();
+        entry.made_for = made_for;
+        self.lists.members.set(entry.place, next);
+        self.members_changed = true;
+    }
+
+    fn connected(&mut self, id: usize, now: Instant) {
+        // In the minority, or new among others: the others are not to be without their share at once.
+        let full = self.lists.ready.len() - self.ramping.len();
+        let (all, window) = (self.lists.members.len(), self.rules.slow_start.window);
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let former = std::mem::replace(&mut entry.phase, Phase::Connected);
+        let returns = former == Phase::Failed && full * 2 >= all;
+        let starts = !window.is_zero() && full > 0 && (entry.joins || returns);
+        entry.joins = false;
+        if let Some(trouble) = &mut entry.trouble {
+            trouble.connected = Some(now);
+            if trouble.cause.take().is_some() {
+                info!(endpoint = ?entry.endpoint.member.key(), "endpoint is ready again");
+            }
+        }
+        if starts {
+            entry.trouble().ramp_from = Some(now);
+        }
+        self.connecting -= usize::from(former == Phase::Connecting);
+        self.failed.remove(&id);
+        self.changed = true;
+        self.place(id);
+    }
+
+    fn unready(&mut self, id: usize, cause: SharedError, now: Instant) {
+        let random = self.hub.random.next_u64();
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        // While the present service serves, the next one is tried again beside it.
+        let beside = entry.phase == Phase::Connected && entry.member().gate() != Gate::Closed;
+        let former = entry.phase;
+        if !beside {
+            entry.phase = Phase::Failed;
+        }
+        let key = entry.endpoint.member.key().clone();
+        let trouble = entry.trouble();
+        if trouble.connected.is_some_and(|connected| now - connected >= SETTLED) {
+            trouble.attempts = 0;
+        }
+        trouble.connected = None;
+        if trouble.cause.is_none() {
+            warn!(endpoint = ?key, error = %cause, "endpoint cannot be used");
+        }
+        trouble.cause = Some(cause);
+        let cap = RETRY.0.saturating_mul(1 << trouble.attempts.min(16)).min(RETRY.1);
+        trouble.attempts = trouble.attempts.saturating_add(1);
+        let part = (random >> 11) as f64 / (1_u64 << 53) as f64;
+        if !beside {
+            self.connecting -= usize::from(former == Phase::Connecting);
+            self.failed.insert(id);
+            self.place(id);
+        }
+        self.changed = true;
+        let at = now + cap.mul_f64(part).max(RETRY.0 / 10);
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        if let Some(former) = entry.trouble().retry_at.replace(at) {
+            self.timers.remove(&(former, id));
+        }
+        self.timers.insert((at, id));
+    }
+
+    /// An endpoint failed so often that it is to be judged.
+    pub(crate) fn struck(&mut self, endpoint: &Arc<Endpoint<T>>, now: Instant) {
+        let Some(entry) = self.of(endpoint) else { return };
+        if entry.is_out() {
+            return;
+        }
+        let member = entry.member();
+        let certain = member.is_suspect() || member.gate() == Gate::Probation;
+        self.eject(endpoint.id, certain, now);
+    }
+
+    fn eject(&mut self, id: usize, certain: bool, now: Instant) {
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.members.len());
+        if !certain && !may {
+            if self.spared.insert(id) {
+                self.review_panic();
+            }
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let trouble = entry.trouble();
+        trouble.ejections = trouble.ejections.saturating_add(1);
+        let times = trouble.ejections;
+        let time = self.rules.ejection.time(times);
+        entry.member().forgive();
+        warn!(endpoint = ?entry.member().key(), times, ?time, "endpoint is left out for failing");
+        self.leave_out(id, now + time);
+    }
+
+    fn leave_out(&mut self, id: usize, until: Instant) {
+        let at = self.hub.at(until);
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        entry.member().set_until(at);
+        let trouble = entry.trouble();
+        trouble.to_pass = 0;
+        if let Some(former) = trouble.out_until.replace(until) {
+            self.timers.remove(&(former, id));
+        }
+        self.timers.insert((until, id));
+        self.ejected.insert(id);
+        self.spared.remove(&id);
+        self.review_panic();
+        self.place(id);
+    }
+
+    /// An endpoint asks to be left alone for a while.
+    pub(crate) fn overloaded(
+        &mut self,
+        endpoint: &Arc<Endpoint<T>>,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) {
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.members.len());
+        let time = retry_after.unwrap_or(Duration::from_secs(1));
+        let time = time.min(self.rules.ejection.max_retry_after);
+        let Some(entry) = self.of(endpoint) else { return };
+        if entry.is_out() || !may || time.is_zero() {
+            return;
+        }
+        debug!(endpoint = ?entry.member().key(), ?time, "endpoint is overloaded");
+        self.leave_out(endpoint.id, now + time);
+    }
+
+    /// An endpoint on probation served a call.
+    pub(crate) fn passed(&mut self, endpoint: &Arc<Endpoint<T>>) {
+        let Some(entry) = self.of(endpoint) else { return };
+        let trouble = entry.trouble();
+        trouble.to_pass = trouble.to_pass.saturating_sub(1);
+        if trouble.to_pass == 0 && entry.member().gate() == Gate::Probation {
+            entry.member().set_gate(Gate::Open);
+            info!(endpoint = ?entry.member().key(), "endpoint is used again");
+            self.place(endpoint.id);
+        }
+    }
+
+    /// Lets those in again whose time is over, and tells for which endpoints a new service is needed.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Due<T>> {
+        let mut due = Vec::new();
+        while let Some(&(at, id)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { continue };
+            let probation = self.rules.ejection.probation;
+            let trouble = entry.trouble();
+            let is_back = trouble.out_until.is_some_and(|until| until <= now);
+            let is_tried = trouble.retry_at.is_some_and(|at| at <= now);
+            if is_back {
+                trouble.out_until = None;
+                // One that was only overloaded has nothing to prove.
+                trouble.to_pass = if trouble.ejections > 0 { probation } else { 0 };
+                trouble.ramp_from = Some(now);
+                entry.member().set_until(0);
+            }
+            if is_tried {
+                let trouble = entry.trouble();
+                trouble.retry_at = None;
+                let endpoint = trouble.wants.take().unwrap_or_else(|| entry.made_for.clone());
+                due.push(Due { id, key: entry.member().key().clone(), endpoint });
+            }
+            if is_back {
+                self.ejected.remove(&id);
+                self.review_panic();
+                self.place(id);
+            }
+        }
+        due
+    }
+
+    /// Puts an endpoint where it belongs: among those that can be used, or not.
+    fn place(&mut self, id: usize) {
+        let panic = self.panic;
+        let nobody_else = self.first_resort == 0;
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let usable = entry.is_usable(panic);
+        let last_resort = entry.availability == Availability::LastResort;
+        if usable && (!last_resort || nobody_else) {
+            let on_probation = entry.trouble.as_ref().is_some_and(|trouble| trouble.to_pass > 0);
+            let gate = if on_probation && !panic { Gate::Probation } else { Gate::Open };
+            entry.member().set_gate(gate);
+            if entry.ready_place.is_none() {
+                entry.ready_place =
+                    Some(self.lists.add_ready(&entry.endpoint, entry.member().own_weight()));
+                let ramp_from = entry.trouble.as_ref().and_then(|trouble| trouble.ramp_from);
+                let ramp = if ramp_from.is_some() {
+                    self.rules.slow_start.ramp(Duration::ZERO)
+                } else {
+                    FULL
+                };
+                entry.member().set_ramp(ramp);
+                if ramp < FULL {
+                    self.ramping.insert(id);
+                }
+                if !last_resort {
+                    self.first_resort += 1;
+                    if nobody_else {
+                        self.place_last_resort();
+                    }
+                }
+            }
+        } else {
+            entry.member().set_gate(Gate::Closed);
+            self.withdraw(id);
+        }
+        self.stand(id);
+        self.changed = true;
+    }
+
+    /// Takes an endpoint out of those that can be used.
+    fn withdraw(&mut self, id: usize) {
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let Some(place) = entry.ready_place.take() else { return };
+        let last_resort = entry.availability == Availability::LastResort;
+        let weight = entry.member().own_weight();
+        self.ramping.remove(&id);
+        if let Some(moved) = self.lists.remove_ready(place, weight)
+            && let Some(moved) = self.entry(moved)
+        {
+            moved.ready_place = Some(place);
+        }
+        self.changed = true;
+        if !last_resort {
+            self.first_resort -= 1;
+            if self.first_resort == 0 {
+                self.place_last_resort();
+            }
+        }
+    }
+
+    fn place_last_resort(&mut self) {
+        for id in self.last_resort.clone() {
+            self.place(id);
+        }
+    }
+
+    /// Whether so many are bad that all have to be used.
+    fn review_panic(&mut self) {
+        let bad = self.ejected.len() + self.spared.len();
+        let panic = self.rules.ejection.is_panic(bad, self.lists.members.len());
+        if panic != self.panic {
+            self.panic = panic;
+            let all = self.lists.members.len();
+            if panic {
+                warn!(bad, all, "so many endpoints fail that all are used");
+            } else {
+                info!(bad, all, "endpoints that fail are left out again");
+            }
+            for id in self.ejected.clone() {
+                self.place(id);
+            }
+        }
+    }
+
+    /// Says of an endpoint how it stands.
+    fn stand(&mut self, id: usize) {
+        let panic = self.panic;
+        let Some(entry) = self.entry(id) else { return };
+        let member = entry.member();
+        let standing = match entry.phase {
+            Phase::Connecting => Standing::Connecting,
+            Phase::Failed => Standing::Failed,
+            Phase::Connected if entry.is_out() && !panic => Standing::Ejected,
+            Phase::Connected if member.own_weight() == 0 => Standing::Out,
+            Phase::Connected if entry.availability == Availability::Out => Standing::Out,
+            Phase::Connected if entry.ready_place.is_none() => Standing::LastResort,
+            Phase::Connected if member.gate() == Gate::Probation => Standing::Probation,
+            Phase::Connected => Standing::Up,
+        };
+        let former = member.set_standing(standing);
+        if former != standing {
+            debug!(
+                endpoint = ?member.key(),
+                from = former.name(),
+                to = standing.name(),
+                "endpoint stands differently"
+            );
+        }
+    }
+
+    fn untime(&mut self, id: usize) {
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        if let Some(trouble) = &mut entry.trouble {
+            let times = [trouble.retry_at.take(), trouble.out_until.take()];
+            for at in times.into_iter().flatten() {
+                self.timers.remove(&(at, id));
+            }
+        }
+    }
+
+    /// When something is due, apart from what happens at intervals.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn is_ramping(&self) -> bool {
+        !self.ramping.is_empty()
+    }
+
+    /// Gives those in their slow start the share they should have by now.
+    pub(crate) fn ramp(&mut self, now: Instant) {
+        for id in self.ramping.clone() {
+            let slow_start = self.rules.slow_start;
+            let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { continue };
+            let from = entry.trouble.as_ref().and_then(|trouble| trouble.ramp_from);
+            let ramp =
+                from.map_or(FULL, |from| slow_start.ramp(now.saturating_duration_since(from)));
+            entry.member().set_ramp(ramp);
+            if ramp == FULL {
+                self.ramped(id);
+            }
+        }
+    }
+
+    fn ramped(&mut self, id: usize) {
+        self.ramping.remove(&id);
+        self.changed = true;
+        if let Some(entry) = self.entry(id) {
+            entry.member().set_ramp(FULL);
+            if let Some(trouble) = &mut entry.trouble {
+                trouble.ramp_from = None;
+            }
+        }
+    }
+
+    /// How often [`sweep`](Self::sweep) is to be done.
+    pub(crate) fn interval(&self) -> Duration {
+        self.rules.ejection.interval.max(Duration::from_millis(1))
+    }
+
+    /// Once an interval: compares success rates, and forgets what is past.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        let mut tallies = Vec::new();
+        let strikes = self.rules.ejection.consecutive;
+        let mut forgiven = Vec::new();
+        for (id, entry) in self.entries.iter_mut().enumerate() {
+            let Some(entry) = entry else { continue };
+            let member = &entry.endpoint.member;
+            let total = (member.look(), member.failures());
+            let before = std::mem::replace(&mut entry.before, total);
+            let calls = total.0.saturating_sub(before.0);
+            let failures = total.1.saturating_sub(before.1);
+            let out = entry.is_out();
+            if calls > 0 && !out {
+                tallies.push(Tally { id, calls, failures });
+            }
+            if let Some(trouble) = entry.trouble.as_mut().filter(|_| !out) {
+                trouble.ejections = trouble.ejections.saturating_sub(u32::from(failures == 0));
+            }
+        }
+        for &id in &self.spared {
+            let entry = self.entries.get(id).and_then(Option::as_ref);
+            if entry.is_none_or(|entry| entry.member().failures_in_a_row() < strikes.max(1)) {
+                forgiven.push(id);
+            }
+        }
+        for id in forgiven {
+            self.spared.remove(&id);
+        }
+        if let Some(rule) = &self.rules.ejection.success_rate {
+            for id in rule.outliers(&tallies) {
+                self.eject(id, false, now);
+            }
+        }
+        for id in self.spared.clone() {
+            self.eject(id, false, now);
+        }
+        self.review_panic();
+    }
+
+    /// The set as calls are to see it, if it has changed.
+    pub(crate) fn publish(&mut self, former: &Snapshot<T>) -> Option<Snapshot<T>> {
+        if self.ramping.len() == self.lists.ready.len() {
+            // Nobody is there whose share has to be kept.
+            for id in self.ramping.clone() {
+                self.ramped(id);
+            }
+        }
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let state = if std::mem::take(&mut self.members_changed) {
+            let members = self.lists.members.iter().map(|endpoint| &endpoint.member);
+            let hub = &self.hub;
+            guarded(|| hub.policy.state(members, Some(former.state.clone()))).unwrap_or_else(|| {
+                warn!("the policy panicked over the set; it keeps what it had");
+                former.state.clone()
+            })
+        } else {
+            former.state.clone()
+        };
+        let members = self.lists.members.publish(|_, _| ());
+        let (ready, weights) = self.lists.publish_ready();
+        let even = weights.is_equal() && self.ramping.is_empty();
+        let causes = self.failed.iter().take(CAUSES).filter_map(|&id| {
+            let entry = self.entries.get(id)?.as_ref()?;
+            let error = entry.trouble.as_ref()?.cause.clone()?;
+            Some(Cause { endpoint: entry.member().key().clone(), error })
+        });
+        let others = Others {
+            connecting: self.connecting,
+            failed: self.failed.len(),
+            weightless: self.weightless,
+            causes: causes.collect(),
+        };
+        let (loaded, panic) = (self.loaded, self.panic);
+        Some(Snapshot { ready, weights, even, members, state, loaded, panic, others })
+    }
+
+    /// All members, for the policy to look at.
+    pub(crate) fn members(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &Member<T::Key, T::Endpoint, T::Load>> {
+        self.lists.members.iter().map(|endpoint| &endpoint.member)
+    }
+}

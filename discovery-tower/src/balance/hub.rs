@@ -1,0 +1,138 @@
+//! What calls and the driver have in common, apart from the set itself: how a call is judged, and how
+//! the driver hears of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use futures_channel::mpsc::UnboundedSender;
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use super::entropy::Random;
+use super::error::SharedError;
+use super::flight::Endpoint;
+use super::parts::Parts;
+use super::policy::Policy;
+use super::shared::Shared;
+
+/// What the driver is told of an endpoint. Each is rare: a call that goes well says nothing.
+pub(crate) enum Event<T: Parts> {
+    /// It failed so often in a row that it is to be judged.
+    Struck(Arc<Endpoint<T>>),
+    /// It served a call while on probation.
+    Passed(Arc<Endpoint<T>>),
+    /// It asks to be left alone.
+    Overloaded(Arc<Endpoint<T>>, Option<Duration>),
+    /// Its service failed to become ready.
+    Unready(Arc<Endpoint<T>>, SharedError),
+}
+
+pub(crate) struct Hub<T: Parts> {
+    pub(crate) policy: T::Policy,
+    pub(crate) protocol: T::Protocol,
+    pub(crate) random: Random,
+    /// How many failures in a row make an endpoint be judged; 0: none.
+    pub(crate) strikes: u32,
+    events: UnboundedSender<Event<T>>,
+    /// What times count from.
+    epoch: Instant,
+    /// When the policy wants to look at the set again.
+    review_at: AtomicU64,
+    review: AtomicBool,
+    closed: AtomicBool,
+    driver: AtomicWaker,
+    /// What the handles share, as long as there are any.
+    shared: OnceLock<Weak<Shared<T>>>,
+}
+
+impl<T: Parts> Hub<T> {
+    pub(crate) fn new(
+        policy: T::Policy,
+        protocol: T::Protocol,
+        random: Random,
+        strikes: u32,
+        events: UnboundedSender<Event<T>>,
+    ) -> Self {
+        Self {
+            policy,
+            protocol,
+            random,
+            strikes,
+            events,
+            epoch: Instant::now(),
+            review_at: AtomicU64::new(0),
+            review: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// The time since the balancer was made, in nanoseconds: never 0.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.at(Instant::now())
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// The time for a policy that wants to know it.
+    #[inline]
+    pub(crate) fn policy_now(&self) -> u64 {
+        if <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED { self.now() } else { 0 }
+    }
+
+    pub(crate) fn tell(&self, event: Event<T>) {
+        // Without a driver there is nobody who would act on it.
+        drop(self.events.unbounded_send(event));
+    }
+
+    /// Has the policy look at the set, if it is time.
+    #[inline]
+    pub(crate) fn consider_review(&self, now: u64) {
+        let Some(every) = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::REVIEW else {
+            return;
+        };
+        let at = self.review_at.load(Ordering::Relaxed);
+        if now < at {
+            return;
+        }
+        let next = now.saturating_add(u64::try_from(every.as_nanos()).unwrap_or(u64::MAX));
+        if self.review_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.review.store(true, Ordering::Release);
+            self.driver.wake();
+        }
+    }
+
+    pub(crate) fn take_review(&self) -> bool {
+        self.review.load(Ordering::Relaxed) && self.review.swap(false, Ordering::Acquire)
+    }
+
+    pub(crate) fn set_shared(&self, shared: &Arc<Shared<T>>) {
+        drop(self.shared.set(Arc::downgrade(shared)));
+    }
+
+    /// What the handles share, unless they are all gone.
+    pub(crate) fn shared(&self) -> Option<Arc<Shared<T>>> {
+        self.shared.get()?.upgrade()
+    }
+
+    /// The last handle is gone.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn register_driver(&self, waker: &std::task::Waker) {
+        self.driver.register(waker);
+    }
+}

@@ -1,0 +1,271 @@
+//! The long way of a request: there is nobody to send it to, or who was picked is not ready, failed to
+//! become ready, or gave it back.
+//!
+//! An endpoint that is not ready is waited for, and the next one asked meanwhile; who is ready first
+//! has the request. Waiting is bounded by the [`Limits`](super::Limits), and ends at once when the set
+//! says that there is nothing to wait for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
+use tower::Service as _;
+
+use super::call::Held;
+use super::error::{CallError, Cause, SharedError, Unavailable, share};
+use super::flight::{Endpoint, Picked};
+use super::hub::Event;
+use super::member::Gate;
+use super::parts::Parts;
+use super::shared::Shared;
+use super::snapshot::Snapshot;
+
+/// How many endpoints a call waits for at a time: all of a set that is small.
+const WAITED_FOR: usize = 32;
+/// How many causes an error tells.
+pub(crate) const CAUSES: usize = 3;
+/// How often a request may come back from all endpoints there are before it is given up.
+const ROUNDS: u32 = 3;
+
+/// The way to an endpoint that is ready.
+pub(crate) type Settling<T> = Pin<Box<dyn Future<Output = Settled<T>> + Send>>;
+type Settled<T> = Result<(Held<T>, Box<Trail<T>>), CallError<<T as Parts>::Key>>;
+
+/// Where a request has been.
+pub(crate) struct Trail<T: Parts> {
+    /// These are not asked again.
+    tried: Vec<Arc<Endpoint<T>>>,
+    /// Which of them gave it back: unlike those that failed, they may be asked again if all did.
+    gave_back: usize,
+    rounds: u32,
+    causes: Vec<Cause<T::Key>>,
+    /// The first one asked, which is not ready yet.
+    first: Option<Readying<T>>,
+}
+
+impl<T: Parts> Trail<T> {
+    pub(crate) fn new() -> Self {
+        Self { tried: Vec::new(), gave_back: 0, rounds: 0, causes: Vec::new(), first: None }
+    }
+
+    fn tried(&mut self, endpoint: &Arc<Endpoint<T>>, error: SharedError) {
+        self.tried.push(endpoint.clone());
+        if self.causes.len() < CAUSES {
+            self.causes.push(Cause { endpoint: endpoint.member.key().clone(), error });
+        }
+    }
+
+    /// This endpoint's service failed to become ready: nobody is to pick it from now on.
+    pub(crate) fn unready(&mut self, endpoint: &Arc<Endpoint<T>>, error: T::Error) {
+        let cause = share(error);
+        self.tried(endpoint, cause.clone());
+        endpoint.member.close();
+        endpoint.hub.tell(Event::Unready(endpoint.clone(), cause));
+    }
+
+    /// This endpoint gave the request back unsent.
+    pub(crate) fn gave_back(&mut self, endpoint: &Arc<Endpoint<T>>, error: SharedError) {
+        self.tried(endpoint, error);
+        self.gave_back += 1;
+    }
+
+    /// This endpoint's service was asked, and is not ready yet.
+    pub(crate) fn waits_for(&mut self, endpoint: Arc<Endpoint<T>>, service: T::Service) {
+        self.first = Some(Readying { endpoint, service: Some(service) });
+    }
+
+    /// Begins again, if all gave the request back and it did not go round too often.
+    fn again(&mut self) -> bool {
+        let again = self.gave_back > 0 && self.rounds < ROUNDS;
+        if again {
+            self.rounds += 1;
+            self.gave_back = 0;
+            self.tried.clear();
+        }
+        again
+    }
+}
+
+/// A service on its way to being ready.
+pub(crate) struct Readying<T: Parts> {
+    endpoint: Arc<Endpoint<T>>,
+    /// There until it is ready.
+    service: Option<T::Service>,
+}
+
+impl<T: Parts> Unpin for Readying<T> {}
+
+impl<T: Parts> Readying<T> {
+    pub(crate) fn new(endpoint: Arc<Endpoint<T>>) -> Self {
+        let service = Some(endpoint.service.clone());
+        Self { endpoint, service }
+    }
+}
+
+impl<T: Parts> Future for Readying<T> {
+    type Output = (Arc<Endpoint<T>>, Result<T::Service, T::Error>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(service) = &mut self.service else { return Poll::Pending };
+        match service.poll_ready(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                self.service = None;
+                Poll::Ready((self.endpoint.clone(), Err(error)))
+            }
+            Poll::Ready(Ok(())) => match self.service.take() {
+                Some(service) => Poll::Ready((self.endpoint.clone(), Ok(service))),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+/// Finds an endpoint that is ready for this request.
+pub(crate) fn settle<T: Parts>(
+    shared: Arc<Shared<T>>,
+    request: T::Request,
+    mut trail: Box<Trail<T>>,
+) -> Settling<T> {
+    Box::pin(async move { search(&shared, request, &mut trail).await.map(|held| (held, trail)) })
+}
+
+async fn search<T: Parts>(
+    shared: &Shared<T>,
+    // Owned: a request need not be shared between threads.
+    request: T::Request,
+    trail: &mut Trail<T>,
+) -> Result<Held<T>, CallError<T::Key>> {
+    let begun = Instant::now();
+    let mut waiting: FuturesUnordered<Readying<T>> = trail.first.take().into_iter().collect();
+    loop {
+        let published = shared.published.notified();
+        tokio::pin!(published);
+        // From here on no publication is missed.
+        published.as_mut().enable();
+        let snapshot = shared.snapshot.load_full();
+        // Those that are gone need not be waited for.
+        if waiting.iter().any(|one| one.endpoint.member.gate() == Gate::Closed) {
+            let kept = std::mem::take(&mut waiting).into_iter();
+            waiting = kept.filter(|one| one.endpoint.member.gate() != Gate::Closed).collect();
+        }
+        while waiting.len() < WAITED_FOR {
+            let asked = waiting.iter().map(|one| one.endpoint.clone());
+            let taken: Vec<_> = trail.tried.iter().cloned().chain(asked).collect();
+            let picked = snapshot
+                .pick(&shared.hub, &request, &taken)
+                .map_err(|panicked| CallError::Panicked { what: panicked.0 })?;
+            let Some((picked, service)) = picked else { break };
+            let Some(endpoint) = picked.endpoint().cloned() else { break };
+            let mut readying = Readying { endpoint, service: Some(service) };
+            let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut readying).poll(cx)));
+            match polled.await {
+                Poll::Ready((_, Ok(service))) => return Ok(Held { picked, service, request }),
+                Poll::Ready((endpoint, Err(error))) => trail.unready(&endpoint, error),
+                Poll::Pending => {
+                    drop(picked);
+                    waiting.push(readying);
+                }
+            }
+        }
+        let limit = if waiting.is_empty() {
+            match patience(shared, &snapshot, &request, trail) {
+                Wait::Again => continue,
+                Wait::For(limit) => limit,
+                Wait::None => return Err(nobody(shared, &snapshot, &request, trail, begun)),
+            }
+        } else {
+            shared.limits.ready
+        };
+        let deadline = begun + limit;
+        if Instant::now() >= deadline {
+            return Err(nobody(shared, &snapshot, &request, trail, begun));
+        }
+        tokio::select! {
+            biased;
+            Some((endpoint, ready)) = waiting.next(), if !waiting.is_empty() => match ready {
+                Ok(service) => {
+                    let now = shared.hub.policy_now();
+                    let picked = Picked::new(endpoint, now);
+                    return Ok(Held { picked, service, request });
+                }
+                Err(error) => trail.unready(&endpoint, error),
+            },
+            () = published => {}
+            () = sleep_until(deadline) => {}
+        }
+    }
+}
+
+enum Wait {
+    /// Ask those again that gave the request back.
+    Again,
+    /// Something may change within this time from the beginning.
+    For(Duration),
+    /// Nothing will.
+    None,
+}
+
+/// How long to wait when nobody can be asked.
+fn patience<T: Parts>(
+    shared: &Shared<T>,
+    snapshot: &Snapshot<T>,
+    request: &T::Request,
+    trail: &mut Trail<T>,
+) -> Wait {
+    if snapshot.members.len() == 0 {
+        return if snapshot.loaded { Wait::None } else { Wait::For(shared.limits.load) };
+    }
+    if trail.again() {
+        return Wait::Again;
+    }
+    if snapshot.is_avoided(&shared.hub, request, &trail.tried) {
+        return Wait::None;
+    }
+    let others = &snapshot.others;
+    if others.connecting > 0 {
+        Wait::For(shared.limits.ready)
+    } else if others.failed > 0 || snapshot.ready.len() > 0 {
+        Wait::For(shared.limits.failed)
+    } else {
+        Wait::None
+    }
+}
+
+/// The error of a call that found nobody.
+fn nobody<T: Parts>(
+    shared: &Shared<T>,
+    snapshot: &Snapshot<T>,
+    request: &T::Request,
+    trail: &mut Trail<T>,
+    begun: Instant,
+) -> CallError<T::Key> {
+    let (service, waited) = (shared.name.clone(), begun.elapsed());
+    if snapshot.members.len() == 0 {
+        if snapshot.loaded {
+            return CallError::NoEndpoints { service };
+        }
+        let cause = shared.status.as_ref().and_then(|status| status.get().state.error().cloned());
+        return CallError::NotLoaded { service, waited, cause };
+    }
+    let reason = if snapshot.is_avoided(&shared.hub, request, &trail.tried) {
+        Unavailable::Avoided
+    } else if snapshot.ready.len() > 0 && !trail.causes.is_empty() {
+        Unavailable::Failed
+    } else if snapshot.ready.len() > 0 {
+        Unavailable::NotReady
+    } else {
+        snapshot.others.reason()
+    };
+    let causes = if trail.causes.is_empty() {
+        snapshot.others.causes.clone()
+    } else {
+        std::mem::take(&mut trail.causes).into()
+    };
+    let endpoints = snapshot.members.len();
+    CallError::Unavailable { service, waited, endpoints, reason, causes }
+}

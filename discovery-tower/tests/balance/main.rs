@@ -1,0 +1,3 @@
+//! The laws of our own balancer.
+
+mod smoke;
