@@ -35,8 +35,8 @@ pub(crate) struct Picked<T: Parts> {
 impl<T: Parts> Picked<T> {
     #[inline]
     pub(crate) fn new(endpoint: Arc<Endpoint<T>>, now: u64) -> Self {
-        let pending = endpoint.member.begin();
-        guarded(|| endpoint.hub.policy.started(endpoint.member.load(), pending, now));
+        let waiting = endpoint.member.begin();
+        guarded(|| endpoint.hub.policy.started(endpoint.member.load(), waiting, now));
         Self { endpoint: Some(endpoint), started: now }
     }
 
@@ -83,7 +83,7 @@ impl<T: Parts> Flight<T> {
     /// Lets someone else say when it ended.
     pub(crate) fn completion(mut self) -> Option<Completion<T::Key>> {
         let endpoint = self.endpoint.take()?;
-        Some(Completion { endpoint, started: self.started, ended: false })
+        Some(Completion { endpoint, started: self.started, took: None, told: false })
     }
 }
 
@@ -95,17 +95,27 @@ impl<T: Parts> Drop for Flight<T> {
     }
 }
 
-/// A call whose response has come, to be told its [`Outcome`]. Dropped untold, it was
+/// A call whose response has come, to be told its [`Outcome`].
+///
+/// It counts as pending until this is dropped. One that was told nothing then was
 /// [cancelled](Outcome::Cancelled).
 pub struct Completion<K> {
     endpoint: Arc<dyn Ending<K>>,
     started: u64,
-    ended: bool,
+    /// How long the response took, once it is said that it is there.
+    took: Option<u64>,
+    told: bool,
 }
 
 pub(crate) trait Ending<K>: Keyed<K> {
-    /// A call that began then has ended.
-    fn ended(self: Arc<Self>, started: u64, outcome: Outcome);
+    /// How long a call has taken that began then.
+    fn took(&self, started: u64) -> u64;
+    /// What became of a call that took so long, and goes on being pending.
+    fn answered(self: Arc<Self>, took: u64, outcome: Outcome);
+    /// A call that was well answered failed after all.
+    fn spoilt(self: Arc<Self>);
+    /// A call that was answered is over.
+    fn release(&self);
 }
 
 impl<K: 'static> Completion<K> {
@@ -114,19 +124,37 @@ impl<K: 'static> Completion<K> {
         self.endpoint.key()
     }
 
-    /// The call is over, and this is what became of it.
+    /// Says that the response is there, though its outcome is not known: what it takes from now on is
+    /// not the time that a response takes.
+    pub fn responded(&mut self) {
+        self.took.get_or_insert_with(|| self.endpoint.took(self.started));
+    }
+
+    /// Tells what became of the call. The first time counts; after a success, a failure counts too.
+    pub fn tell(&mut self, outcome: Outcome) {
+        self.responded();
+        if !std::mem::replace(&mut self.told, true) {
+            let took = self.took.unwrap_or_default();
+            self.endpoint.clone().answered(took, outcome);
+        } else if outcome == Outcome::Failure {
+            self.endpoint.clone().spoilt();
+        }
+    }
+
+    /// The call is over, and this became of it.
     pub fn end(mut self, outcome: Outcome) -> Origin<K> {
-        self.ended = true;
-        self.endpoint.clone().ended(self.started, outcome);
+        self.tell(outcome);
         Origin::new(self.endpoint.clone())
     }
 }
 
 impl<K> Drop for Completion<K> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.endpoint.clone().ended(self.started, Outcome::Cancelled);
+        if !self.told {
+            let took = self.took.unwrap_or_else(|| self.endpoint.took(self.started));
+            self.endpoint.clone().answered(took, Outcome::Cancelled);
         }
+        self.endpoint.release();
     }
 }
 
@@ -140,9 +168,14 @@ impl<T: Parts> Endpoint<T> {
     /// A call that began then has ended.
     #[inline]
     pub(crate) fn end(self: &Arc<Self>, started: u64, outcome: Outcome) {
+        let now = self.hub.policy_now();
+        let pending = self.member.end();
+        self.judge(outcome, now.saturating_sub(started), now, pending);
+    }
+
+    #[inline]
+    fn judge(self: &Arc<Self>, outcome: Outcome, elapsed: u64, now: u64, pending: u32) {
         let (member, hub) = (&self.member, &self.hub);
-        let now = hub.policy_now();
-        let pending = member.end();
         match outcome {
             Outcome::Success => {
                 member.succeeded();
@@ -157,7 +190,6 @@ impl<T: Parts> Endpoint<T> {
             }
             Outcome::Ignore | Outcome::Cancelled => {}
         }
-        let elapsed = now.saturating_sub(started);
         let call = Finished { outcome, elapsed, now, pending };
         // This may run while another panic unwinds.
         guarded(|| hub.policy.finished(member.load(), call));
@@ -182,8 +214,20 @@ impl<T: Parts> Keyed<T::Key> for Endpoint<T> {
 }
 
 impl<T: Parts> Ending<T::Key> for Endpoint<T> {
-    #[inline]
-    fn ended(self: Arc<Self>, started: u64, outcome: Outcome) {
-        self.end(started, outcome);
+    fn took(&self, started: u64) -> u64 {
+        self.hub.policy_now().saturating_sub(started)
+    }
+
+    fn answered(self: Arc<Self>, took: u64, outcome: Outcome) {
+        let pending = self.member.answer();
+        self.judge(outcome, took, self.hub.policy_now(), pending);
+    }
+
+    fn spoilt(self: Arc<Self>) {
+        self.struck();
+    }
+
+    fn release(&self) {
+        self.member.release();
     }
 }

@@ -21,6 +21,8 @@ pub struct Member<K, E, L> {
     suspect: AtomicBool,
     /// How far its slow start is: `FULL` at its end.
     ramp: AtomicU16,
+    /// Pending calls whose response is there.
+    answered: AtomicU32,
     /// Failures since the last success.
     streak: AtomicU32,
     weight: AtomicU32,
@@ -105,6 +107,7 @@ impl<K, E, L> Member<K, E, L> {
             gate: AtomicU8::new(Gate::Open as u8),
             suspect: AtomicBool::new(false),
             ramp: AtomicU16::new(FULL),
+            answered: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             weight: AtomicU32::new(weight),
             load,
@@ -169,10 +172,31 @@ impl<K, E, L> Member<K, E, L> {
         self.streak.load(Ordering::Relaxed)
     }
 
-    /// A call begins: how many others are under way.
+    /// How many calls to it have no response yet: unlike those that are under way and have a part of
+    /// it.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        self.pending().saturating_sub(self.answered.load(Ordering::Relaxed))
+    }
+
+    /// A call begins: how many others have no response yet.
     #[inline]
     pub(crate) fn begin(&self) -> u32 {
-        (self.counts.fetch_add(1, Ordering::Relaxed) & PENDING) as u32
+        let pending = (self.counts.fetch_add(1, Ordering::Relaxed) & PENDING) as u32;
+        pending.saturating_sub(self.answered.load(Ordering::Relaxed))
+    }
+
+    /// A call has its response, and is still pending: how many others are.
+    pub(crate) fn answer(&self) -> u32 {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.pending().saturating_sub(1)
+    }
+
+    /// A call that had its response ends.
+    pub(crate) fn release(&self) {
+        // In this order: a call that counts as answered and not as pending would hide another one.
+        self.answered.fetch_sub(1, Ordering::Relaxed);
+        self.end();
     }
 
     /// A call that was begun is none.

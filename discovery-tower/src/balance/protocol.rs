@@ -26,8 +26,8 @@ pub trait Protocol<Req, Res, Err, K>: Send + Sync + 'static {
     /// Makes what the caller is given of a response whose outcome is known.
     fn respond(response: Res, origin: Origin<K>) -> Self::Response;
 
-    /// Makes what the caller is given of a response whose outcome is not known yet: the call is over
-    /// when `call` is told.
+    /// Makes what the caller is given of a response that is not over, or whose outcome is not known
+    /// yet: the call is pending as long as `call` is kept, and `call` is told the outcome.
     fn follow(&self, response: Res, call: Completion<K>) -> Self::Response;
 
     /// What an error says of the endpoint.

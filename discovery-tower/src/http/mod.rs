@@ -9,7 +9,10 @@ mod connect;
 mod endpoint;
 mod error;
 mod maker;
+mod protocol;
 mod reclaim;
+mod replay;
+mod retry;
 
 use ::http::Request;
 use discovery_core::{Instance, InstanceChanges, InstanceKey, InstanceStatus};
@@ -20,7 +23,10 @@ use tower::balance::p2c::Balance;
 pub use endpoint::{HttpEndpoint, HttpFuture, ServedBy};
 pub use error::{HttpError, HttpErrorKind};
 pub use maker::{HttpConfig, HttpMaker};
+pub use protocol::{ByStatus, Grpc, Http, Tracked};
 pub use reclaim::Reclaim;
+pub use replay::Replay;
+pub use retry::{Attempts, Retried, Retry, RetryLayer, Tries};
 
 use crate::load::{LoadMeasure, MeasuredMaker};
 use crate::{Avoid, Endpoints, SharedBalance};

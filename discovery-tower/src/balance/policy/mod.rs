@@ -56,13 +56,13 @@ pub trait Policy<Req, K, E>: Send + Sync + 'static {
         among: &impl Candidates<K, E, Self::Load, State = Self::State>,
     ) -> Option<usize>;
 
-    /// A call begins, while `pending` others are under way. `now` is 0 if the policy is not
+    /// A call begins, while `waiting` others have no response yet. `now` is 0 if the policy is not
     /// [timed](Self::TIMED).
-    fn started(&self, load: &Self::Load, pending: u32, now: u64) {
-        let _ = (load, pending, now);
+    fn started(&self, load: &Self::Load, waiting: u32, now: u64) {
+        let _ = (load, waiting, now);
     }
 
-    /// A call ended.
+    /// What became of a call is known. It may be pending for longer, while its response is read.
     fn finished(&self, load: &Self::Load, call: Finished) {
         let _ = (load, call);
     }
@@ -84,15 +84,15 @@ pub trait Policy<Req, K, E>: Send + Sync + 'static {
     fn cost(&self, member: &Member<K, E, Self::Load>, now: u64) -> f64;
 }
 
-/// A call that ended.
+/// A call of which it is known what became of it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Finished {
     /// What became of it.
     pub outcome: Outcome,
-    /// How long it took, in nanoseconds; 0 if the policy is not timed.
+    /// How long the response took, in nanoseconds; 0 if the policy is not timed.
     pub elapsed: u64,
-    /// When it ended.
+    /// The time now.
     pub now: u64,
     /// How many other calls to the endpoint are under way.
     pub pending: u32,

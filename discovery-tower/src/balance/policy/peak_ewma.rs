@@ -1,7 +1,7 @@
 //! The fewest calls under way, and fewer still where calls take far longer than elsewhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Candidates, Finished, Policy, SCAN, better_of_two, least};
@@ -11,38 +11,47 @@ use crate::balance::{Member, Outcome};
 /// Sends a request to the endpoint with the fewest calls under way, for its weight, and avoids those
 /// where calls take far longer than at the others: the default policy.
 ///
-/// Of each endpoint it keeps a mean of how long calls take, in which older calls count for less and
-/// less (an exponentially weighted moving average over time), and takes for it, while it is longer,
-/// how long nothing has come back although calls are under way: an endpoint that hangs looks worse
-/// the longer it hangs. As long as this is below twice the median of all endpoints it is not looked
-/// at: what is left then is chance, and counting calls is nearly as good as one queue in front of all
-/// endpoints. Above that it multiplies the cost of a call there. While an endpoint gets no calls, its
-/// mean goes back to the median, so that it is tried again.
+/// Of each endpoint it keeps the root of the mean of squares of how long calls take, in which older
+/// calls count for less and less (exponentially, over time). Squares let a few very long calls be seen
+/// among many short ones. It takes for it, while that is longer, for how long nothing has come back
+/// although calls are under way: an endpoint that hangs looks worse the longer it hangs.
 ///
-/// A failure counts as a call that took long, so failing fast is not being fast. A call that was
-/// cancelled can only make the mean longer. An endpoint that is new starts with the median.
+/// As long as this is below twice the median of all endpoints it is not looked at: what is left then is
+/// chance, and counting calls is nearly as good as one queue in front of all endpoints. Above that it
+/// multiplies the cost of a call there. While an endpoint gets no calls, what is held against it fades,
+/// so that it is tried again.
+///
+/// A failure counts as a call that took ten times the median, so failing fast is not being fast. A call
+/// that was cancelled can only make it look slower. An endpoint that is new starts at the median.
 ///
 /// Among up to 32 endpoints of the same weight all are compared, else two that are drawn in proportion
 /// to their weights.
+///
+/// Its numbers are those that did best in a simulation, which is in `benches`.
 #[derive(Debug)]
 pub struct PeakEwma {
+    /// In nanoseconds.
     decay: f64,
-    /// Of the means of all endpoints, in nanoseconds; 0 while no call has ended.
+    fade: f64,
+    /// Of all endpoints, in nanoseconds; 0 while no call has ended.
     median: AtomicU64,
 }
 
 /// What [`PeakEwma`] keeps of an endpoint.
 #[derive(Debug, Default)]
 pub struct Latency {
-    /// Nanoseconds; 0 while no call has ended.
-    mean: AtomicU64,
+    /// The mean of squares, in square nanoseconds, as the bits of a float; and of how many calls.
+    square: AtomicU64,
+    calls: AtomicU32,
+    /// Its root, in nanoseconds; 0 while no call has ended.
+    root: AtomicU64,
     /// When it was told of a call last.
     at: AtomicU64,
     /// Since when nothing has come back, if calls are under way.
     silent_since: AtomicU64,
 }
 
-/// From which multiple of the median on a mean counts.
+/// From which multiple of the median on an endpoint is slow.
 const SLOW: u64 = 2;
 /// A failure counts as a call that took so many times the median.
 const FAILURE: u64 = 10;
@@ -56,47 +65,67 @@ impl Default for PeakEwma {
 }
 
 impl PeakEwma {
-    /// The policy with means over 10 s.
+    /// Means over 7 s; what is held against an endpoint that gets no calls fades over 20 s.
     pub fn new() -> Self {
-        Self::over(Duration::from_secs(10))
+        Self::over(Duration::from_secs(7), Duration::from_secs(20))
     }
 
-    /// The policy with means over this time: what lies back as far counts for little more than a third.
-    pub fn over(decay: Duration) -> Self {
-        Self { decay: (decay.as_nanos() as f64).max(1.0), median: AtomicU64::new(0) }
+    /// Means over `decay`: what lies back as far counts for little more than a third. Over `fade`, as
+    /// much is left of what is held against an endpoint that gets no calls.
+    pub fn over(decay: Duration, fade: Duration) -> Self {
+        let nanoseconds = |time: Duration| (time.as_nanos() as f64).max(1.0);
+        Self { decay: nanoseconds(decay), fade: nanoseconds(fade), median: AtomicU64::new(0) }
     }
 
-    /// How long a call takes there, if that is worth looking at: at least twice as long as elsewhere.
+    /// How many times the median a call takes there, if that is worth looking at.
     #[inline]
-    fn slow(&self, load: &Latency, pending: u32, median: u64, now: u64) -> Option<f64> {
-        let mean = load.mean.load(Ordering::Relaxed);
-        let silent = if pending > 0 {
+    fn slow(&self, load: &Latency, waiting: u32, median: u64, now: u64) -> Option<f64> {
+        let root = load.root.load(Ordering::Relaxed);
+        let silent = if waiting > 0 {
             now.saturating_sub(load.silent_since.load(Ordering::Relaxed))
         } else {
             0
         };
         let bound = median.saturating_mul(SLOW);
-        (median > 0 && (mean > bound || silent > bound))
-            .then(|| self.latency(load, mean, silent, median, now))
-            .filter(|latency| *latency > bound as f64)
+        (median > 0 && (root >= bound || silent >= bound))
+            .then(|| self.ratio(load, root, silent, median, now))
+            .filter(|ratio| *ratio >= SLOW as f64)
     }
 
     #[cold]
-    fn latency(&self, load: &Latency, mean: u64, silent: u64, median: u64, now: u64) -> f64 {
+    fn ratio(&self, load: &Latency, root: u64, silent: u64, median: u64, now: u64) -> f64 {
         let idle = now.saturating_sub(load.at.load(Ordering::Relaxed)) as f64;
-        let (mean, median) = (mean as f64, median as f64);
-        let relaxed = median + (mean - median) * (-idle / self.decay).exp();
-        relaxed.max(silent as f64)
+        let median = median as f64;
+        let faded = 1.0 + (root as f64 / median - 1.0) * (-idle / self.fade).exp();
+        faded.max(silent as f64 / median)
     }
 
     /// What a call costs: without weights.
     #[inline]
-    fn plain_cost(&self, load: &Latency, pending: u32, now: u64) -> f64 {
+    fn plain_cost<K, E>(&self, member: &Member<K, E, Latency>, now: u64) -> f64 {
         let median = self.median.load(Ordering::Relaxed);
-        match self.slow(load, pending, median, now) {
-            None => f64::from(pending),
-            Some(latency) => (f64::from(pending) + 1.0) * latency / median as f64,
+        let pending = f64::from(member.pending());
+        match self.slow(member.load(), member.waiting(), median, now) {
+            None => pending,
+            Some(ratio) => (pending + 1.0) * ratio,
         }
+    }
+}
+
+impl Latency {
+    /// Takes a call into account that ended now.
+    fn add(&self, took: u64, now: u64, decay: f64) {
+        let took = took.clamp(1, LONGEST) as f64;
+        let since = now.saturating_sub(self.at.swap(now, Ordering::Relaxed)) as f64 / decay;
+        let calls = self.calls.load(Ordering::Relaxed).saturating_add(1);
+        self.calls.store(calls, Ordering::Relaxed);
+        // For small ones, 1 - exp(-x) is x.
+        let part = if since < 0.001 { since } else { -(-since).exp_m1() };
+        let part = part.max(1.0 / f64::from(calls));
+        let square = f64::from_bits(self.square.load(Ordering::Relaxed));
+        let square = square + (took * took - square) * part;
+        self.square.store(square.to_bits(), Ordering::Relaxed);
+        self.root.store(square.sqrt().max(1.0) as u64, Ordering::Relaxed);
     }
 }
 
@@ -126,8 +155,7 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
     #[inline]
     fn pick(&self, _: &Req, among: &impl Candidates<K, E, Latency, State = ()>) -> Option<usize> {
         let now = among.now();
-        let cost =
-            |member: &Member<K, E, Latency>| self.plain_cost(member.load(), member.pending(), now);
+        let cost = |member: &Member<K, E, Latency>| self.plain_cost(member, now);
         if among.is_even() && among.len() <= SCAN {
             least(among, cost)
         } else {
@@ -138,36 +166,28 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
     }
 
     #[inline]
-    fn started(&self, load: &Latency, pending: u32, now: u64) {
-        if pending == 0 {
+    fn started(&self, load: &Latency, waiting: u32, now: u64) {
+        if waiting == 0 {
             load.silent_since.store(now, Ordering::Relaxed);
         }
     }
 
     #[inline]
     fn finished(&self, load: &Latency, call: Finished) {
-        load.silent_since.store(call.now, Ordering::Relaxed);
-        let mean = load.mean.load(Ordering::Relaxed);
-        let median = self.median.load(Ordering::Relaxed);
+        // Nothing came back of a call that was cancelled.
+        if call.outcome != Outcome::Cancelled {
+            load.silent_since.store(call.now, Ordering::Relaxed);
+        }
         let took = match call.outcome {
             Outcome::Success => call.elapsed,
             Outcome::Failure | Outcome::Overloaded { .. } => {
-                call.elapsed.max(median.max(mean).saturating_mul(FAILURE))
+                let median = self.median.load(Ordering::Relaxed);
+                call.elapsed.max(median.saturating_mul(FAILURE))
             }
-            Outcome::Cancelled if call.elapsed > mean => call.elapsed,
+            Outcome::Cancelled if call.elapsed > load.root.load(Ordering::Relaxed) => call.elapsed,
             Outcome::Cancelled | Outcome::Ignore => return,
         };
-        let took = took.clamp(1, LONGEST);
-        let since = call.now.saturating_sub(load.at.swap(call.now, Ordering::Relaxed)) as f64;
-        let told = if mean == 0 {
-            took
-        } else {
-            // About 1 - exp(-x), without the exponential.
-            let part = since / (since + self.decay);
-            let (mean, took) = (mean as f64, took as f64);
-            (mean + (took - mean) * part).max(1.0) as u64
-        };
-        load.mean.store(told, Ordering::Relaxed);
+        load.add(took, call.now, self.decay);
     }
 
     fn review<'a>(&self, members: impl ExactSizeIterator<Item = &'a Member<K, E, Latency>>, _: u64)
@@ -175,17 +195,17 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
         K: 'a,
         E: 'a,
     {
-        let means = members.map(|member| member.load().mean.load(Ordering::Relaxed));
-        let mut means: Vec<u64> = means.filter(|mean| *mean > 0).collect();
-        let middle = means.len().saturating_sub(1) / 2;
-        if middle < means.len() {
-            let (_, median, _) = means.select_nth_unstable(middle);
+        let roots = members.map(|member| member.load().root.load(Ordering::Relaxed));
+        let mut roots: Vec<u64> = roots.filter(|root| *root > 0).collect();
+        let middle = roots.len().saturating_sub(1) / 2;
+        if middle < roots.len() {
+            let (_, median, _) = roots.select_nth_unstable(middle);
             self.median.store(*median, Ordering::Relaxed);
         }
     }
 
     fn cost(&self, member: &Member<K, E, Latency>, now: u64) -> f64 {
-        let cost = self.plain_cost(member.load(), member.pending(), now);
+        let cost = self.plain_cost(member, now);
         cost * f64::from(FULL) / member.weight().max(1) as f64
     }
 }

@@ -1,0 +1,293 @@
+//! What responses and errors of HTTP and gRPC say of an instance.
+//!
+//! The outcome of a call is in the head of the response (HTTP), or in the head or the trailers (gRPC).
+//! The call counts as pending until the body has been read to its end or dropped; how long it took is
+//! how long the head took, since a body is as slow as its reader.
+
+use std::any::Any;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::http::header::{HeaderMap, HeaderName, RETRY_AFTER};
+use ::http::{Request, Response};
+use discovery_core::InstanceKey;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::ServedBy;
+use super::error::{HttpError, HttpErrorKind};
+use crate::Avoid;
+use crate::balance::{Completion, Judge, Origin, Outcome, Protocol};
+
+/// Calls over HTTP, judged by status code: 500, 502, 503 and 504 are failures, 429 and 503 with
+/// `retry-after` say that the instance is overloaded, and all else is a success. An error is a failure,
+/// unless it is the request's own fault.
+///
+/// A request that certainly was not sent goes to another instance. One with the extension [`Avoid`]
+/// keeps away from the instances in it.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Http<J = ByStatus> {
+    judge: J,
+}
+
+/// Judges by the status code, as [`Http`] says.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ByStatus;
+
+/// Calls over gRPC, judged by the status in the head or the trailers: `UNAVAILABLE`, `UNKNOWN`,
+/// `INTERNAL`, `DATA_LOSS` and `DEADLINE_EXCEEDED` are failures, `RESOURCE_EXHAUSTED` says that the
+/// instance is overloaded if it tells for how long (`retry-after`), and all else says nothing against
+/// it. A response without a status is judged by its HTTP status.
+///
+/// Else like [`Http`].
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Grpc;
+
+impl Http {
+    /// Judged by the status code.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judged by this function, which has the head of the response, or the error.
+    pub fn judged_by<J>(judge: J) -> Http<J> {
+        Http { judge }
+    }
+}
+
+impl Grpc {
+    /// Judged by the status.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl<B, E> Judge<Response<B>, E> for ByStatus {
+    fn judge(&self, result: Result<&Response<B>, &E>) -> Outcome {
+        match result {
+            Ok(response) => by_status(response),
+            Err(_) => Outcome::Failure,
+        }
+    }
+}
+
+fn by_status<B>(response: &Response<B>) -> Outcome {
+    let retry_after = || retry_after(response.headers());
+    match response.status().as_u16() {
+        429 | 503 if response.headers().contains_key(RETRY_AFTER) => {
+            Outcome::Overloaded { retry_after: retry_after() }
+        }
+        500 | 502 | 503 | 504 => Outcome::Failure,
+        _ => Outcome::Success,
+    }
+}
+
+/// How long the instance asks to be left alone, if it says so in seconds. A date is not worth reading:
+/// whose clock would it be?
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Whether the request has to keep away from the instance.
+fn avoids<B, K: 'static>(request: &Request<B>, key: &K) -> bool {
+    let Some(avoid) = request.extensions().get::<Avoid>() else { return false };
+    (key as &dyn Any).downcast_ref::<InstanceKey>().is_some_and(|key| avoid.contains(key))
+}
+
+fn kind_of<B: 'static, E: 'static>(error: &E) -> Option<HttpErrorKind> {
+    (error as &dyn Any).downcast_ref::<HttpError<B>>().map(HttpError::kind)
+}
+
+/// The request that an error of our own endpoints gives back.
+fn take_back<B: 'static, E: 'static>(error: &E) -> Option<Request<B>> {
+    let error = (error as &dyn Any).downcast_ref::<HttpError<B>>()?;
+    error.is_unsent().then(|| error.take_request()).flatten()
+}
+
+/// Says who served.
+fn mark<B, K: 'static>(response: &mut Response<B>, key: &K) {
+    if let Some(key) = (key as &dyn Any).downcast_ref::<InstanceKey>()
+        && response.extensions().get::<ServedBy>().is_none()
+    {
+        response.extensions_mut().insert(ServedBy(key.clone()));
+    }
+}
+
+impl<B, R, E, K, J> Protocol<Request<B>, Response<R>, E, K> for Http<J>
+where
+    B: 'static,
+    E: 'static,
+    K: 'static,
+    J: Judge<Response<R>, E>,
+{
+    type Response = Response<Tracked<R, K>>;
+
+    fn avoids(&self, request: &Request<B>, key: &K) -> bool {
+        avoids(request, key)
+    }
+
+    fn outcome(&self, _: &Response<R>) -> Option<Outcome> {
+        None
+    }
+
+    fn respond(mut response: Response<R>, origin: Origin<K>) -> Self::Response {
+        mark(&mut response, origin.endpoint());
+        response.map(Tracked::over)
+    }
+
+    fn follow(&self, mut response: Response<R>, mut call: Completion<K>) -> Self::Response {
+        mark(&mut response, call.endpoint());
+        call.tell(self.judge.judge(Ok(&response)));
+        response.map(|body| Tracked::new(body, call, false))
+    }
+
+    fn failed(&self, error: &E) -> Outcome {
+        match kind_of::<B, E>(error) {
+            Some(HttpErrorKind::Returned) => Outcome::Ignore,
+            _ => self.judge.judge(Err(error)),
+        }
+    }
+
+    fn take_back(&self, error: &mut E) -> Option<Request<B>> {
+        take_back(error)
+    }
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// What the status in the head or the trailers says, if it is there.
+fn by_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
+    let status = headers.get(GRPC_STATUS)?.to_str().ok()?.trim().parse::<u32>().ok()?;
+    Some(match status {
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
+        2 | 4 | 13 | 14 | 15 => Outcome::Failure,
+        // RESOURCE_EXHAUSTED
+        8 => match retry_after(headers) {
+            None => Outcome::Ignore,
+            retry_after => Outcome::Overloaded { retry_after },
+        },
+        _ => Outcome::Success,
+    })
+}
+
+impl<B, R, E, K> Protocol<Request<B>, Response<R>, E, K> for Grpc
+where
+    B: 'static,
+    E: 'static,
+    K: 'static,
+{
+    type Response = Response<Tracked<R, K>>;
+
+    fn avoids(&self, request: &Request<B>, key: &K) -> bool {
+        avoids(request, key)
+    }
+
+    fn outcome(&self, _: &Response<R>) -> Option<Outcome> {
+        None
+    }
+
+    fn respond(mut response: Response<R>, origin: Origin<K>) -> Self::Response {
+        mark(&mut response, origin.endpoint());
+        response.map(Tracked::over)
+    }
+
+    fn follow(&self, mut response: Response<R>, mut call: Completion<K>) -> Self::Response {
+        mark(&mut response, call.endpoint());
+        call.responded();
+        let outcome = by_grpc_status(response.headers());
+        let failed = !response.status().is_success();
+        if let Some(outcome) = outcome.or_else(|| failed.then(|| by_status(&response))) {
+            call.tell(outcome);
+        }
+        response.map(|body| Tracked::new(body, call, true))
+    }
+
+    fn failed(&self, error: &E) -> Outcome {
+        match kind_of::<B, E>(error) {
+            Some(HttpErrorKind::Returned) => Outcome::Ignore,
+            _ => Outcome::Failure,
+        }
+    }
+
+    fn take_back(&self, error: &mut E) -> Option<Request<B>> {
+        take_back(error)
+    }
+}
+
+pin_project! {
+    /// The body of a response, by which its call counts as pending until it ends or is dropped.
+    #[derive(Debug)]
+    pub struct Tracked<B, K> {
+        #[pin]
+        body: B,
+        // Until the end.
+        call: Option<Completion<K>>,
+        // Whether the trailers have the outcome.
+        grpc: bool,
+    }
+}
+
+impl<B, K> Tracked<B, K> {
+    fn new(body: B, call: Completion<K>, grpc: bool) -> Self {
+        Self { body, call: Some(call), grpc }
+    }
+
+    fn over(body: B) -> Self {
+        Self { body, call: None, grpc: false }
+    }
+}
+
+impl<B: Body, K: 'static> Body for Tracked<B, K> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let Some(call) = this.call else { return Poll::Ready(frame) };
+        match &frame {
+            None => {
+                if *this.grpc {
+                    // A response that ends without a status is none; told before, this counts as little.
+                    call.tell(Outcome::Ignore);
+                }
+                *this.call = None;
+            }
+            Some(Err(_)) => {
+                call.tell(Outcome::Failure);
+                *this.call = None;
+            }
+            Some(Ok(frame)) => {
+                if *this.grpc
+                    && let Some(outcome) = frame.trailers_ref().and_then(by_grpc_status)
+                {
+                    call.tell(outcome);
+                }
+                // Who knows the length does not ask again after the last piece.
+                if this.body.is_end_stream() {
+                    if *this.grpc {
+                        call.tell(Outcome::Ignore);
+                    }
+                    *this.call = None;
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,249 @@
+//! Trying again, at another instance.
+//!
+//! A balancer itself passes a request on that certainly did not reach an instance. Whatever else went
+//! wrong, the instance may have acted on the request, so that it is sent again only where doing it
+//! twice is the same as doing it once, within a budget that all requests share: when everything fails,
+//! more load is the last thing that helps.
+
+use std::fmt;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use discovery_core::InstanceKey;
+use http_body::Body;
+use tower::retry::budget::{Budget as _, TpsBudget};
+use tower::{BoxError, Layer, Service};
+
+use super::ServedBy;
+use super::error::HttpError;
+use super::replay::Replay;
+use crate::Avoid;
+use crate::balance::{CallError, Unavailable};
+
+/// How often, and what, is tried again.
+#[derive(Clone)]
+pub struct RetryLayer {
+    retries: u32,
+    limit: usize,
+    budget: Arc<TpsBudget>,
+    observer: Option<Observer>,
+}
+
+type Observer = Arc<dyn Fn(Retried) + Send + Sync>;
+
+/// What a retry layer decided about a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retried {
+    /// Another instance is tried.
+    Again,
+    /// It could be tried again, and the budget is used up.
+    Refused,
+}
+
+/// How many instances have had a request: an extension of the request, for who wants to know, that
+/// counts all attempts of it.
+#[derive(Clone, Debug, Default)]
+pub struct Tries(Arc<AtomicU32>);
+
+impl Tries {
+    /// How many.
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl RetryLayer {
+    /// Up to `retries` further instances are tried. Beside what they are for one request, retries may
+    /// be a fifth of all requests of the last 10 s, and 10 a second.
+    ///
+    /// GET, HEAD, OPTIONS, PUT and DELETE are tried again when the connection was lost before the head
+    /// of the response, and on 500, 502, 503 and 504, if their body is empty or not more than 64 kB of
+    /// it have passed.
+    pub fn new(retries: u32) -> Self {
+        let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
+        Self { retries, limit: 64 * 1024, budget: Arc::new(budget), observer: None }
+    }
+
+    /// Sets up to how many bytes of a body are kept to be sent again.
+    #[must_use]
+    pub fn body_limit(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Sets the budget: retries may be this part of the requests over `window`, and `per_second` beside.
+    ///
+    /// # Panics
+    ///
+    /// If `window` is not between 1 and 60 s, or `part` not between 0 and 1000.
+    #[must_use]
+    pub fn budget(self, window: Duration, per_second: u32, part: f32) -> Self {
+        Self { budget: Arc::new(TpsBudget::new(window, per_second, part)), ..self }
+    }
+
+    /// Has `observer` told of each request that could be tried again.
+    #[must_use]
+    pub fn observed_by(self, observer: impl Fn(Retried) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Arc::new(observer)), ..self }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { inner, layer: self.clone() }
+    }
+}
+
+impl fmt::Debug for RetryLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryLayer")
+            .field("retries", &self.retries)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tries requests again at other instances, by the rules of its [`RetryLayer`].
+///
+/// When nobody is left to try, the last response or error stands. Dropping the future of a call
+/// cancels the attempt that is under way.
+#[derive(Clone, Debug)]
+pub struct Retry<S> {
+    inner: S,
+    layer: RetryLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for Retry<S>
+where
+    S: Service<Request<Replay<B>>, Response = Response<R>, Error = CallError<InstanceKey>> + Clone,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = CallError<InstanceKey>;
+    type Future = tower::retry::future::ResponseFuture<Attempts<R>, S, Request<Replay<B>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let recorded = self.layer.retries > 0 && is_repeatable(request.method());
+        let limit = self.layer.limit;
+        let request = request
+            .map(|body| if recorded { Replay::recorded(body, limit) } else { Replay::once(body) });
+        let tries = request.extensions().get::<Tries>().cloned().unwrap_or_default();
+        let attempts =
+            Attempts { layer: self.layer.clone(), tries, tried: Avoid::new(), last: None };
+        // The service that was asked for readiness is the one that is called.
+        let ready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, ready);
+        tower::retry::Retry::new(attempts, inner).call(request)
+    }
+}
+
+/// The attempts at one request.
+pub struct Attempts<R> {
+    layer: RetryLayer,
+    tries: Tries,
+    tried: Avoid,
+    /// What stands if nobody is left to try.
+    last: Option<Result<Response<R>, CallError<InstanceKey>>>,
+}
+
+/// Whether to do it twice is the same as to do it once. (TRACE is, too, and nobody retries that.)
+fn is_repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+fn is_trouble(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+impl<B, R> tower::retry::Policy<Request<Replay<B>>, Response<R>, CallError<InstanceKey>>
+    for Attempts<R>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<Replay<B>>,
+        result: &mut Result<Response<R>, CallError<InstanceKey>>,
+    ) -> Option<Ready<()>> {
+        let avoided = Unavailable::Avoided;
+        if matches!(result, Err(CallError::Unavailable { reason, .. }) if *reason == avoided) {
+            // Nobody is left to try.
+            if let Some(last) = self.last.take() {
+                *result = last;
+            }
+            return None;
+        }
+        let tries = self.tries.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let (endpoint, again) = match &*result {
+            Ok(response) => {
+                let by = response.extensions().get::<ServedBy>().map(|ServedBy(key)| key);
+                (by, is_trouble(response.status()))
+            }
+            Err(error) => {
+                let lost = error.downcast_ref::<HttpError<Replay<B>>>();
+                (error.endpoint(), lost.is_some_and(HttpError::is_reset))
+            }
+        };
+        if !again || tries > self.layer.retries || !request.body().is_whole() {
+            return None;
+        }
+        let observed = |what| self.layer.observer.as_ref().map(|observer| observer(what));
+        if !self.layer.budget.withdraw() {
+            observed(Retried::Refused);
+            return None;
+        }
+        observed(Retried::Again);
+        if let Some(endpoint) = endpoint {
+            self.tried.add(endpoint.clone());
+        }
+        request.extensions_mut().insert(self.tried.clone());
+        let nobody = CallError::NoEndpoints { service: None };
+        self.last = Some(std::mem::replace(result, Err(nobody)));
+        Some(ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<Replay<B>>) -> Option<Request<Replay<B>>> {
+        if self.last.is_none() {
+            self.layer.budget.deposit();
+        }
+        let mut again = Request::new(request.body().again()?);
+        *again.method_mut() = request.method().clone();
+        *again.uri_mut() = request.uri().clone();
+        *again.version_mut() = request.version();
+        again.headers_mut().clone_from(request.headers());
+        again.extensions_mut().clone_from(request.extensions());
+        Some(again)
+    }
+}
+
+impl<R> Clone for Attempts<R> {
+    /// Before the first attempt.
+    fn clone(&self) -> Self {
+        Self {
+            layer: self.layer.clone(),
+            tries: self.tries.clone(),
+            tried: self.tried.clone(),
+            last: None,
+        }
+    }
+}
+
+impl<R> fmt::Debug for Attempts<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempts").field("tried", &self.tried).finish_non_exhaustive()
+    }
+}
