@@ -15,7 +15,6 @@ pub(crate) fn stream(seed: u64, number: u64) -> SmallRng {
 }
 
 /// Numbers of streams. A client's balancer has `CLIENTS` and its own number.
-pub(crate) const WORLD: u64 = 0;
 const ARRIVALS: u64 = 1;
 const WORK: u64 = 2;
 const CLIENT: u64 = 3;

@@ -96,7 +96,7 @@ impl Loop {
         let warm_up = requests * WARM_UP / 100;
         let after = |requests: usize| nanos(requests as f64 * 1e9 / scenario.rate());
         let (middle, counted_from) = (after(requests / 2), after(warm_up));
-        let world = World::new(scenario, middle, counted_from, seed);
+        let world = World::new(scenario, middle, counted_from);
         let backends = Backends::new(world, scenario.endpoints.into());
         let client = |number: usize| {
             let seed = rand::Rng::next_u64(&mut stream(seed, CLIENTS + number as u64));

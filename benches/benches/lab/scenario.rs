@@ -129,7 +129,7 @@ impl Scenario {
                 goal(Apart, P99, Fixed(0.053)),
                 goal(Apart, P999, Fixed(0.090)),
                 goal(Shared, P99, Ideal(1.05)),
-                goal(Shared, P999, Ideal(1.2)),
+                goal(Shared, P999, Fixed(0.090)),
             ],
             ..like.clone()
         });

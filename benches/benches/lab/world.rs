@@ -5,10 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::task::Waker;
 
-use rand::RngExt as _;
-use rand::rngs::SmallRng;
-
-use crate::load::{Nanos, WORLD, stream};
+use crate::load::Nanos;
 use crate::scenario::{ODD, Odd, SERVERS, Scenario};
 
 /// The answer of an endpoint that fails.
@@ -66,7 +63,6 @@ pub(crate) struct World {
     central: VecDeque<usize>,
     jobs: Vec<Job>,
     unused: Vec<usize>,
-    random: SmallRng,
     /// When requests begin to count.
     counted_from: Nanos,
     /// Requests that entered the odd endpoint, and any: of those that count, and in each second.
@@ -76,7 +72,7 @@ pub(crate) struct World {
 
 impl World {
     /// All servers free. What happens in the middle of the run happens at `middle`.
-    pub(crate) fn new(scenario: &Scenario, middle: Nanos, counted_from: Nanos, seed: u64) -> Self {
+    pub(crate) fn new(scenario: &Scenario, middle: Nanos, counted_from: Nanos) -> Self {
         let endpoint = || Endpoint { free: SERVERS, ..Endpoint::default() };
         let mut world = Self {
             now: 0,
@@ -87,7 +83,6 @@ impl World {
             central: VecDeque::new(),
             jobs: Vec::new(),
             unused: Vec::new(),
-            random: stream(seed, WORLD),
             counted_from,
             counted: [0; 2],
             seconds: Vec::new(),
@@ -222,21 +217,13 @@ impl World {
         self.seconds[second][1] += 1;
     }
 
-    /// An endpoint with a free server, each free server with the same probability.
-    fn any_free(&mut self) -> Option<usize> {
-        let free = |one: &Endpoint| if one.paused { 0 } else { usize::from(one.free) };
-        let all = self.endpoints.iter().map(free).sum::<usize>();
-        if all == 0 {
-            return None;
-        }
-        let mut chosen = self.random.random_range(0..all);
-        self.endpoints.iter().position(|one| match chosen.checked_sub(free(one)) {
-            None => true,
-            Some(rest) => {
-                chosen = rest;
-                false
-            }
-        })
+    /// An endpoint with a free server; the odd one only if there is no other.
+    fn any_free(&self) -> Option<usize> {
+        let others = (0..self.endpoints.len()).filter(|endpoint| *endpoint != ODD);
+        let is_free = |endpoint: &usize| {
+            self.endpoints.get(*endpoint).is_some_and(|one| one.free > 0 && !one.paused)
+        };
+        others.chain([ODD]).find(is_free)
     }
 
     /// The endpoint's free servers take up what waits.
@@ -322,7 +309,7 @@ mod tests {
     fn world(name: &str) -> World {
         let all = Scenario::all();
         let scenario = all.iter().find(|one| one.name == name).unwrap();
-        World::new(scenario, 10 * MS, 0, 1)
+        World::new(scenario, 10 * MS, 0)
     }
 
     /// Goes on until the request is answered, and says when that was.
