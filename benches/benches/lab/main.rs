@@ -18,6 +18,7 @@ mod arguments;
 mod endpoint;
 mod load;
 mod peers;
+mod prototypes;
 mod report;
 mod run;
 mod scenario;

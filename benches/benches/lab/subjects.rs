@@ -1,9 +1,10 @@
 //! All balancers that can be tried.
 
 use crate::peers::peers;
+use crate::prototypes::prototypes;
 use crate::subject::Subject;
 
 /// All, in the order of the table.
 pub(crate) fn all() -> Vec<Subject> {
-    peers()
+    [peers(), prototypes()].concat()
 }
