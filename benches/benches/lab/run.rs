@@ -226,8 +226,14 @@ impl Loop {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rand::RngExt as _;
+    use tower::Service as _;
+
     use super::*;
     use crate::scenario::Odd;
+    use crate::subject::Role;
     use crate::subjects;
 
     fn named(name: &str) -> Subject {
@@ -254,6 +260,35 @@ mod tests {
             let found = sum / outcome.latencies.len() as f64;
             assert!((found / mean - 1.0).abs() < 0.03, "{subject}: {found}, not {mean}");
         }
+    }
+
+    #[test]
+    fn tasks_of_a_balancer_take_no_virtual_time_and_their_timers_run_in_it() {
+        let ticks = Arc::new(AtomicU64::new(0));
+        let counted = ticks.clone();
+        // As `random`, with a task for each call and one that ticks.
+        let subject = Subject::new("tasks", Role::Peer, move |backends, seed| {
+            let (endpoints, mut random) = (backends.endpoints(), stream(seed, 0));
+            let ticks = counted.clone();
+            tokio::spawn(async move {
+                let mut every = tokio::time::interval(Duration::from_secs(1));
+                loop {
+                    every.tick().await;
+                    ticks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            move |request| {
+                let mut endpoint = endpoints[random.random_range(0..endpoints.len())].clone();
+                let task = tokio::spawn(async move { endpoint.call(request).await });
+                Box::pin(async move { Ok(task.await??) }) as Call
+            }
+        });
+        let scenario = Scenario::all().swap_remove(0);
+        let plan = Plan { scenario: &scenario, clients: 1, requests: 14_000, seed: 1 };
+        let outcome = run(&subject, plan).unwrap();
+        assert!(outcome == run(&named("random"), plan).unwrap());
+        // 14 000 requests at 2800 a second.
+        assert!((5..=6).contains(&ticks.load(Ordering::Relaxed)), "{ticks:?}");
     }
 
     #[test]
