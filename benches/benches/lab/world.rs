@@ -8,6 +8,8 @@ use std::task::Waker;
 use crate::load::Nanos;
 use crate::scenario::{ODD, Odd, SERVERS, Scenario};
 
+pub(crate) const SECOND: Nanos = 1_000_000_000;
+
 /// The answer of an endpoint that fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failed;
@@ -293,8 +295,6 @@ impl World {
         self.push(self.now + every, Event::Pause);
     }
 }
-
-const SECOND: Nanos = 1_000_000_000;
 
 fn whole(duration: std::time::Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
