@@ -63,6 +63,7 @@ const HYBRID: Rule = Rule {
 /// The best that was found.
 const SQUARES: Rule = Rule {
     moment: 2,
+    decay: 7.0,
     relax: 20.0,
     silence: true,
     penalty: 10.0,

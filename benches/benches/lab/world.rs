@@ -319,6 +319,7 @@ mod tests {
                 return (world.now, answer.is_ok());
             }
             world.step();
+            assert!(world.now < 3600 * SECOND, "never answered");
         }
     }
 
