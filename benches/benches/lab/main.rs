@@ -17,6 +17,7 @@
 mod arguments;
 mod endpoint;
 mod load;
+mod ours;
 mod peers;
 mod prototypes;
 mod report;

@@ -1,10 +1,11 @@
 //! All balancers that can be tried.
 
+use crate::ours::ours;
 use crate::peers::peers;
 use crate::prototypes::prototypes;
 use crate::subject::Subject;
 
 /// All, in the order of the table.
 pub(crate) fn all() -> Vec<Subject> {
-    [peers(), prototypes()].concat()
+    [peers(), ours(), prototypes()].concat()
 }

@@ -10,6 +10,7 @@
 mod arguments;
 mod endpoint;
 mod load;
+mod ours;
 mod peers;
 mod prototypes;
 mod report;
