@@ -14,6 +14,8 @@ pub use avoid::Avoid;
 pub use endpoints::Endpoints;
 pub use error::BalanceError;
 #[cfg(feature = "http")]
+pub use http::pool::{PoolConfig, PooledBody, PooledEndpoint, PooledMaker, Protocol};
+#[cfg(feature = "http")]
 pub use http::{
     HttpBalance, HttpConfig, HttpEndpoint, HttpError, HttpErrorKind, HttpMaker, ServedBy, balance,
 };

@@ -5,72 +5,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ::http::header::{HOST, HeaderValue};
 use ::http::request::Parts;
-use ::http::uri::{Authority, PathAndQuery, Scheme};
-use ::http::{Method, Request, Response, Uri, Version};
+use ::http::{Request, Response};
 use discovery_core::{Address, InstanceKey};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use tower::{BoxError, Service};
 
+use super::classify;
 use super::connect::Connector;
-use super::error::{HttpError, HttpErrorKind, classify};
+use super::error::{HttpError, HttpErrorKind};
 use super::reclaim::{Claim, Reclaim};
+use super::target::{Form, ServedBy, Target};
 use crate::Avoid;
-
-/// Which instance a response came from: an extension of the response.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServedBy(pub InstanceKey);
-
-/// An instance as requests need it.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub(super) key: InstanceKey,
-    pub(super) address: Address,
-    place: Result<Place, String>,
-}
-
-#[derive(Debug)]
-struct Place {
-    authority: Authority,
-    host: HeaderValue,
-}
-
-impl Target {
-    pub(super) fn new(key: InstanceKey, address: Address) -> Self {
-        let place = Place::of(&address);
-        Self { key, address, place }
-    }
-}
-
-impl Place {
-    fn of(address: &Address) -> Result<Self, String> {
-        if address.scheme() != "http" {
-            return Err(format!("addresses with {}:// are not supported here", address.scheme()));
-        }
-        let authority = Authority::try_from(address.authority()).map_err(|e| e.to_string())?;
-        let host = HeaderValue::from_str(address.authority()).map_err(|e| e.to_string())?;
-        Ok(Self { authority, host })
-    }
-
-    /// Turns a request to a path, wherever it was addressed to, into one to this place.
-    fn address<B>(&self, request: &mut Request<B>) -> Result<(), String> {
-        if request.method() == Method::CONNECT {
-            return Err("CONNECT asks for no path of an instance".to_owned());
-        }
-        let path = request.uri().path_and_query().cloned();
-        let mut uri = ::http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.authority.clone());
-        uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|e| format!("the URI: {e}"))?;
-        *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().insert(HOST, self.host.clone());
-        Ok(())
-    }
-}
 
 /// Sends requests to one instance, over HTTP/1.1. Made by an [`HttpMaker`](super::HttpMaker); cheap to
 /// clone.
@@ -106,7 +54,7 @@ impl<B> HttpEndpoint<B> {
 
 impl<B> Service<Request<B>> for HttpEndpoint<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -128,15 +76,15 @@ where
             let cause = "the request is to avoid this instance".to_owned();
             return refuse(HttpErrorKind::Avoided, cause, request);
         }
-        let place = match &self.target.place {
-            Ok(place) => place,
-            Err(cause) => return refuse(HttpErrorKind::Unsupported, cause.clone(), request),
-        };
+        if self.target.address.scheme() != "http" {
+            let cause = self.target.unsupported();
+            return refuse(HttpErrorKind::Unsupported, cause, request);
+        }
         let (head, body) = request.into_parts();
         let (body, claim) = Reclaim::new(body);
         let mut sent = Request::from_parts(head.clone(), body);
         let unsent = Unsent { target: self.target.clone(), head, claim };
-        if let Err(cause) = place.address(&mut sent) {
+        if let Err(cause) = unsent.target.direct(&mut sent, Form::Client) {
             let error = unsent.error(HttpErrorKind::Unsupported, cause, None);
             return HttpFuture(State::Refused(Some(error)));
         }
@@ -174,6 +122,7 @@ impl<B> Unsent<B> {
         cause: String,
         source: Option<hyper_util::client::legacy::Error>,
     ) -> HttpError<B> {
+        let source = source.map(|source| Arc::new(source) as _);
         let request = self.claim.take().map(|body| Request::from_parts(self.head, body));
         HttpError::new(self.target, kind, cause, source, request)
     }
@@ -214,7 +163,7 @@ impl<B> Future for HttpFuture<B> {
                         Ok(response)
                     }
                     Err(error) => {
-                        let (kind, cause) = classify(&error);
+                        let (kind, cause) = classify::of_client(&error);
                         Err(unsent.error(kind, cause, Some(error)))
                     }
                 })

@@ -2,15 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::Request;
 use discovery_core::{Address, InstanceKey};
-use hyper_util::client::legacy;
 
-use super::connect::TooSlow;
-use super::endpoint::Target;
+use super::target::Target;
 
 /// A request that has no response, the instance, and the cause.
 ///
@@ -23,9 +20,12 @@ struct Inner<B> {
     kind: HttpErrorKind,
     /// Plain words.
     cause: String,
-    source: Option<legacy::Error>,
+    source: Option<Source>,
     request: Mutex<Option<Request<B>>>,
 }
+
+/// The error of a layer below; one failure may be told to several requests.
+pub(super) type Source = Arc<dyn Error + Send + Sync>;
 
 /// What kind of error it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,8 @@ pub enum HttpErrorKind {
     Connect,
     /// No connection was made in time.
     ConnectTimeout,
-    /// The connection was closing, and gave the request back before sending any of it.
+    /// The connection was closing, and gave the request back before sending any of it; or, over
+    /// HTTP/2, the instance told that it did not act on the request.
     Returned,
     /// The request says that this instance is to be [avoided](crate::Avoid).
     Avoided,
@@ -54,7 +55,7 @@ impl<B> HttpError<B> {
         target: Arc<Target>,
         kind: HttpErrorKind,
         cause: impl Into<String>,
-        source: Option<legacy::Error>,
+        source: Option<Source>,
         request: Option<Request<B>>,
     ) -> Self {
         let cause = cause.into();
@@ -76,7 +77,7 @@ impl<B> HttpError<B> {
         self.0.kind
     }
 
-    /// Whether the request certainly did not reach the instance, so that it can go to another one
+    /// Whether the instance certainly did not act on the request, so that it can go to another one
     /// whatever its method.
     pub fn is_unsent(&self) -> bool {
         use HttpErrorKind as Kind;
@@ -106,7 +107,9 @@ impl<B> HttpError<B> {
     }
 
     /// The request as it was given to the endpoint, if its body was not begun to be read: always when
-    /// [unsent](Self::is_unsent), and also otherwise when the body is empty. `None` the second time.
+    /// [unsent](Self::is_unsent) over HTTP/1.1, and also otherwise when the body is empty. Over HTTP/2
+    /// a request can be refused when a part of its body is on its way. `None` the second time, and
+    /// where the endpoint failed before it had the request.
     pub fn take_request(&self) -> Option<Request<B>> {
         self.0.request.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -145,72 +148,6 @@ impl<B> fmt::Display for HttpError<B> {
 
 impl<B> Error for HttpError<B> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().map(|source| &**source as _)
     }
-}
-
-/// Tells what an error of the client means, and says it in plain words.
-pub(super) fn classify(error: &legacy::Error) -> (HttpErrorKind, String) {
-    let hyper: Option<&hyper::Error> = find(error);
-    let io: Option<&io::Error> = find(error);
-    let words = io.filter(|io| io.raw_os_error().is_some()).map(|io| io.kind().to_string());
-    if let Some(slow) = find::<TooSlow>(error) {
-        return (HttpErrorKind::ConnectTimeout, slow.to_string());
-    }
-    if hyper.is_some_and(hyper::Error::is_canceled) {
-        return (HttpErrorKind::Returned, "the connection was closing".to_owned());
-    }
-    // A body that its sender failed to supply may fail with the words of a lost connection: another
-    // one than that to the instance.
-    if hyper.is_some_and(hyper::Error::is_user) {
-        return (HttpErrorKind::Other, chain(error));
-    }
-    // Without a connection nothing can have been sent; the client names one from when it has it.
-    if error.is_connect() || error.connect_info().is_none() {
-        return (HttpErrorKind::Connect, words.unwrap_or_else(|| chain(error)));
-    }
-    if let Some(words) = words.filter(|_| io.is_some_and(|io| is_loss(io.kind()))) {
-        return (HttpErrorKind::Reset, words);
-    }
-    if hyper.is_some_and(|hyper| hyper.is_incomplete_message() || hyper.is_closed()) {
-        return (HttpErrorKind::Reset, "the connection was closed".to_owned());
-    }
-    (HttpErrorKind::Other, chain(error))
-}
-
-fn is_loss(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut, UnexpectedEof,
-    };
-    matches!(
-        kind,
-        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut | UnexpectedEof
-    )
-}
-
-type Cause<'a> = &'a (dyn Error + 'static);
-
-fn causes(error: &legacy::Error) -> impl Iterator<Item = Cause<'_>> {
-    fn next<'a>(error: &Cause<'a>) -> Option<Cause<'a>> {
-        (**error).source()
-    }
-    std::iter::successors(error.source(), next)
-}
-
-fn find<T: Error + 'static>(error: &legacy::Error) -> Option<&T> {
-    causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// The causes, each that says more than the one before.
-fn chain(error: &legacy::Error) -> String {
-    let mut text = String::new();
-    for cause in causes(error).map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    if text.is_empty() { error.to_string() } else { text }
 }

@@ -11,8 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::BoxError;
 
 use super::connect::Connector;
-use super::endpoint::{HttpEndpoint, Target};
+use super::endpoint::HttpEndpoint;
 use super::reclaim::Reclaim;
+use super::target::Target;
 use crate::maker::{MakeEndpoint, same_address};
 
 /// How an [`HttpMaker`]'s client connects.
@@ -79,7 +80,7 @@ pub struct HttpMaker<B> {
 
 impl<B> HttpMaker<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -111,7 +112,7 @@ where
 
 impl<B> MakeEndpoint<InstanceKey, Instance> for HttpMaker<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -134,7 +135,7 @@ where
 
 impl<B> Default for HttpMaker<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {

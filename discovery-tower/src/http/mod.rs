@@ -5,14 +5,17 @@
 //! always ready; a connection that cannot be made is the error of the request that needed it, and the
 //! error gives the request back.
 
+mod classify;
 mod connect;
 mod endpoint;
 mod error;
 mod maker;
+pub mod pool;
 mod protocol;
 mod reclaim;
 mod replay;
 mod retry;
+mod target;
 
 use ::http::Request;
 use discovery_core::{Instance, InstanceChanges, InstanceKey, InstanceStatus};
@@ -20,13 +23,14 @@ use http_body::Body;
 use tower::BoxError;
 use tower::balance::p2c::Balance;
 
-pub use endpoint::{HttpEndpoint, HttpFuture, ServedBy};
+pub use endpoint::{HttpEndpoint, HttpFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use maker::{HttpConfig, HttpMaker};
 pub use protocol::{ByStatus, Grpc, Http, Tracked};
 pub use reclaim::Reclaim;
 pub use replay::Replay;
 pub use retry::{Attempts, Retried, Retry, RetryLayer, Tries};
+pub use target::ServedBy;
 
 use crate::load::{LoadMeasure, MeasuredMaker};
 use crate::{Avoid, Endpoints, SharedBalance};
@@ -52,7 +56,7 @@ pub fn balance<B>(
     measure: LoadMeasure,
 ) -> HttpBalance<B>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {

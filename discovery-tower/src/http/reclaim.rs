@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
@@ -13,12 +13,19 @@ use tower::BoxError;
 pub struct Reclaim<B> {
     slot: Slot<B>,
     /// The body itself from the first read on; no lock is taken after that.
-    body: Option<B>,
+    body: Option<Pin<Box<B>>>,
     size: SizeHint,
     ended: bool,
 }
 
-type Slot<B> = Arc<Mutex<Option<B>>>;
+type Slot<B> = Arc<Mutex<State<B>>>;
+
+enum State<B> {
+    Unread(B),
+    Taken,
+    /// It could not be read to its end, for this reason.
+    Failed(String),
+}
 
 /// Takes the body of a [`Reclaim`] back.
 pub(super) struct Claim<B>(Slot<B>);
@@ -26,7 +33,7 @@ pub(super) struct Claim<B>(Slot<B>);
 impl<B: Body> Reclaim<B> {
     pub(super) fn new(body: B) -> (Self, Claim<B>) {
         let (size, ended) = (body.size_hint(), body.is_end_stream());
-        let slot = Arc::new(Mutex::new(Some(body)));
+        let slot = Arc::new(Mutex::new(State::Unread(body)));
         (Self { slot: slot.clone(), body: None, size, ended }, Claim(slot))
     }
 }
@@ -36,15 +43,39 @@ impl<B> Claim<B> {
     pub(super) fn take(self) -> Option<B> {
         take(&self.0)
     }
+
+    /// Why the body could not be read, if it could not.
+    pub(super) fn failure(&self) -> Option<String> {
+        match &*lock(&self.0) {
+            State::Failed(why) => Some(why.clone()),
+            State::Unread(_) | State::Taken => None,
+        }
+    }
+
+    /// Whether nobody has begun to read the body.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(*lock(&self.0), State::Unread(_))
+    }
 }
 
 fn take<B>(slot: &Slot<B>) -> Option<B> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    let mut state = lock(slot);
+    match std::mem::replace(&mut *state, State::Taken) {
+        State::Unread(body) => Some(body),
+        other => {
+            *state = other;
+            None
+        }
+    }
+}
+
+fn lock<B>(slot: &Slot<B>) -> MutexGuard<'_, State<B>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<B> Body for Reclaim<B>
 where
-    B: Body + Unpin,
+    B: Body,
     B::Error: Into<BoxError>,
 {
     type Data = B::Data;
@@ -56,12 +87,16 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = &mut *self;
         if this.body.is_none() {
-            this.body = take(&this.slot);
+            this.body = take(&this.slot).map(Box::pin);
         }
-        match &mut this.body {
-            Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(Some(Err("the body was taken back by its sender".into()))),
-        }
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(Some(Err("the body was taken back by its sender".into())));
+        };
+        body.as_mut().poll_frame(cx).map_err(|error| {
+            let error = error.into();
+            *lock(&this.slot) = State::Failed(error.to_string());
+            error
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -87,23 +122,34 @@ impl<B> fmt::Debug for Claim<B> {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt as _, Full};
+    use bytes::Bytes;
+    use futures::stream;
+    use http_body_util::{BodyExt as _, Full, StreamBody};
 
     use super::*;
 
     #[tokio::test]
     async fn unread_it_is_given_back_and_read_it_is_not() {
-        let (body, claim) = Reclaim::new(Full::new(bytes::Bytes::from_static(b"abc")));
+        let (body, claim) = Reclaim::new(Full::new(Bytes::from_static(b"abc")));
         assert_eq!(body.size_hint().exact(), Some(3));
-        assert!(!body.is_end_stream());
+        assert!(!body.is_end_stream() && claim.is_unread());
         let back = claim.take().unwrap();
         assert_eq!(back.collect().await.unwrap().to_bytes(), "abc");
         assert!(body.collect().await.unwrap_err().to_string().contains("taken back"));
 
-        let (mut body, claim) = Reclaim::new(Full::new(bytes::Bytes::from_static(b"abc")));
+        let (mut body, claim) = Reclaim::new(Full::new(Bytes::from_static(b"abc")));
         assert!(body.frame().await.unwrap().is_ok());
-        assert!(body.is_end_stream());
-        assert!(claim.take().is_none());
+        assert!(body.is_end_stream() && !claim.is_unread());
+        assert!(claim.failure().is_none() && claim.take().is_none());
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn its_sender_learns_why_it_could_not_be_read() {
+        let frames = stream::iter([Err::<Frame<Bytes>, _>("the disk is gone")]);
+        let (mut body, claim) = Reclaim::new(StreamBody::new(frames));
+        assert!(body.frame().await.unwrap().is_err());
+        assert_eq!(claim.failure().as_deref(), Some("the disk is gone"));
+        assert!(claim.take().is_none());
     }
 }

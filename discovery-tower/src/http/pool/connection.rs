@@ -1,0 +1,169 @@
+//! A connection that is made: the end of it that sends, and what is known of its life.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use ::http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use tokio::time::{Duration, Instant};
+use tower::BoxError;
+
+use super::state::Link;
+use crate::http::reclaim::Reclaim;
+
+/// The end that sends.
+pub(super) enum Sender<B> {
+    Http1(http1::SendRequest<Reclaim<B>>),
+    Http2(http2::SendRequest<Reclaim<B>>),
+}
+
+/// A hold on a connection: for HTTP/1.1 the only one.
+pub(super) struct Connection<B> {
+    sender: Sender<B>,
+    life: Arc<Life>,
+}
+
+/// What is known of the life of a connection.
+#[derive(Debug)]
+pub(super) struct Life {
+    made: Instant,
+    /// Closed by the other side before this age, it was not meant to be used.
+    young: Duration,
+    period: u64,
+    served: AtomicBool,
+    broken: AtomicBool,
+    /// Its end is no failure to connect: it has served, was cancelled, or was counted already.
+    excused: AtomicBool,
+    /// How many requests it carries at a time.
+    room: AtomicUsize,
+}
+
+impl Life {
+    pub(super) fn new(period: u64, young: Duration) -> Self {
+        Self {
+            made: Instant::now(),
+            young,
+            period,
+            served: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            excused: AtomicBool::new(false),
+            room: AtomicUsize::new(1),
+        }
+    }
+
+    pub(super) fn set_room(&self, room: usize) {
+        self.room.store(room, Ordering::Relaxed);
+    }
+}
+
+impl<B> Connection<B> {
+    pub(super) fn new(sender: Sender<B>, life: Arc<Life>) -> Self {
+        Self { sender, life }
+    }
+
+    /// Waits, with HTTP/1.1, until the exchange on it is over in both directions; an error if that
+    /// closes it.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.poll_ready(cx),
+            Sender::Http2(sender) => sender.poll_ready(cx),
+        }
+    }
+
+    /// Whether a further request has to wait until the exchange on it is over.
+    pub(super) fn is_busy(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_ready() && !sender.is_closed(),
+            Sender::Http2(_) => false,
+        }
+    }
+
+    /// It has answered. Returns whether that was the first time.
+    pub(super) fn note_served(&self) -> bool {
+        self.life.excused.store(true, Ordering::Relaxed);
+        !self.life.served.load(Ordering::Relaxed) && !self.life.served.swap(true, Ordering::Relaxed)
+    }
+
+    /// Its caller went away during a request, which closes it if it is HTTP/1.1.
+    pub(super) fn note_cancelled(&self) {
+        self.life.excused.store(true, Ordering::Relaxed);
+    }
+
+    /// A request failed on it.
+    pub(super) fn note_broken(&self) {
+        self.life.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_served(&self) -> bool {
+        self.life.served.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+}
+
+impl<B> Connection<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Sends a request and waits for the head of the response.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Reclaim<B>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Reclaim<B>>>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+impl<B> Link for Connection<B> {
+    fn is_open(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender) => !sender.is_closed(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.life.room.load(Ordering::Relaxed)
+    }
+
+    fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => {
+                Some(Self { sender: Sender::Http2(sender.clone()), life: self.life.clone() })
+            }
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.life, &other.life)
+    }
+
+    fn is_to_blame(&self, now: Instant) -> bool {
+        let life = &self.life;
+        let young = now.saturating_duration_since(life.made) < life.young;
+        let failed = life.broken.load(Ordering::Relaxed) || (young && !self.is_open());
+        failed && !life.excused.swap(true, Ordering::Relaxed)
+    }
+
+    fn period(&self) -> u64 {
+        self.life.period
+    }
+}
+
+impl<B> fmt::Debug for Connection<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("life", &self.life).finish_non_exhaustive()
+    }
+}
