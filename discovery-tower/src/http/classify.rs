@@ -47,6 +47,13 @@ pub(super) fn of_connection(error: &hyper::Error) -> (HttpErrorKind, String) {
     (HttpErrorKind::Other, chain(error))
 }
 
+/// Whether a request was not sent, or is not acted on, because its connection closes. It could be sent
+/// on another.
+pub(super) fn is_closing(error: &hyper::Error) -> bool {
+    let stream = find::<h2::Error>(error);
+    error.is_canceled() || stream.is_some_and(|stream| stream.is_remote() && stream.is_go_away())
+}
+
 /// What the instance said of a stream. It says of those that its GOAWAY does not count in, and of no
 /// others, that they end with it.
 fn of_stream(error: &h2::Error) -> (HttpErrorKind, String) {

@@ -98,10 +98,6 @@ impl<B> Connection<B> {
         self.life.broken.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn has_served(&self) -> bool {
-        self.life.served.load(Ordering::Relaxed)
-    }
-
     pub(super) fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }

@@ -1,21 +1,18 @@
 //! Making one connection: opening the stream, the beginnings of HTTP, and the task that drives it.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 
 use discovery_core::Address;
 use http_body::Body;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tower::BoxError;
 
 use super::config::{PoolConfig, Protocol};
 use super::connection::{Connection, Life, Sender};
+use super::driver::Driver;
 use super::failure::Failure;
-use super::listen::Listening;
 use super::open::ByteStream;
 use super::shared::Pool;
 use crate::http::reclaim::Reclaim;
@@ -82,39 +79,15 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let (stream, listening) = Listening::new(stream);
-    // Until its settings say how many, no streams: so the settings are seen to arrive.
-    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
-        .initial_max_send_streams(0)
-        .handshake::<_, Reclaim<B>>(TokioIo::new(stream))
-        .await?;
-    poll_fn(|cx| {
-        listening.register(cx.waker());
-        if Pin::new(&mut connection).poll(cx).is_ready() {
-            return Poll::Ready(Err("the connection was closed, or is not HTTP/2"));
-        }
-        if connection.current_max_send_streams() > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await?;
-
     let life = Arc::new(life);
-    let room = move |streams: usize| streams.min(max_streams);
-    life.set_room(room(connection.current_max_send_streams()));
-    let driven = life.clone();
+    let (sender, mut driver) = Driver::begin(stream, life.clone(), max_streams).await?;
+    driver.answered().await?;
     tokio::spawn(async move {
-        {
-            let mut connection = pin!(connection);
-            poll_fn(|cx| {
-                let polled = connection.as_mut().poll(cx);
-                driven.set_room(room(connection.current_max_send_streams()));
-                polled
-            })
-            .await
-            .ok();
-        }
+        driver.closed_to_requests().await;
         if let Some(pool) = pool.upgrade() {
             pool.swept();
         }
+        driver.closed().await;
     });
     Ok(Connection::new(Sender::Http2(sender), life))
 }

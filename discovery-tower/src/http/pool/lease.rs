@@ -55,11 +55,6 @@ impl<B> Lease<B> {
         self.connection.as_ref().is_some_and(Connection::is_http2)
     }
 
-    /// Whether the connection has served a request before.
-    pub(super) fn has_served(&self) -> bool {
-        self.connection.as_ref().is_some_and(Connection::has_served)
-    }
-
     /// Waits until the exchange on the connection is over, or the connection is.
     pub(super) async fn ended(mut self) {
         self.exchange = Exchange::Ending;

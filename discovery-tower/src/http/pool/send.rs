@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use ::http::request::Parts;
 use ::http::{Request, Response};
 use http_body::Body;
 use tokio::time::timeout;
@@ -57,39 +56,60 @@ impl<B> fmt::Debug for PooledFuture<B> {
     }
 }
 
-/// What is needed to give a request back.
-struct Unsent<B> {
-    target: Arc<Target>,
-    head: Parts,
-    claim: Claim<B>,
-}
-
-impl<B> Unsent<B> {
-    fn error(self, kind: HttpErrorKind, cause: &str, source: Option<Source>) -> HttpError<B> {
-        let request = self.claim.take().map(|body| Request::from_parts(self.head, body));
-        HttpError::new(self.target, kind, cause, source, request)
-    }
-
-    /// The error of a request that failed on a connection.
-    fn failed(self, error: hyper::Error) -> HttpError<B> {
-        let (kind, cause) = match self.claim.failure() {
-            Some(failure) => (HttpErrorKind::Other, format!("the request body: {failure}")),
-            // Nobody has read the body, so it did not fail: this is how hyper says that the task of
-            // the connection is gone.
-            None if error.is_user() && self.claim.is_unread() => {
-                (HttpErrorKind::Reset, "the connection was closed".to_owned())
-            }
-            None => classify::of_connection(&error),
-        };
-        self.error(kind, &cause, Some(Arc::new(error)))
-    }
-}
+/// How often a request goes to another connection at most. When that happens to one request again and
+/// again, it is the instance that does not want it.
+const RESENT: usize = 3;
 
 async fn send<B>(
     target: Arc<Target>,
     lease: Option<Lease<B>>,
-    request: Request<B>,
+    mut request: Request<B>,
 ) -> Result<Response<PooledBody>, HttpError<B>>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let Some(mut lease) = lease else {
+        let cause = "the endpoint was called before it was ready";
+        return Err(HttpError::new(target, HttpErrorKind::Returned, cause, None, Some(request)));
+    };
+    let mut resent = 0;
+    loop {
+        let pool = lease.pool();
+        let unsent = match send_on(lease, &target, request).await {
+            Ok(response) => return Ok(response),
+            Err(unsent) => unsent,
+        };
+        // A connection that turns out to be closed costs the request nothing, not even its turn.
+        if !unsent.is_closing || resent == RESENT {
+            return Err(unsent.error);
+        }
+        let Some(back) = unsent.error.take_request() else { return Err(unsent.error) };
+        (lease, request) = match another(&pool).await {
+            Ok(lease) => (lease, back),
+            Err(failure) => {
+                let cause = failure.as_ref().map_or(unsent.error.cause(), Failure::cause);
+                let kind = HttpErrorKind::Returned;
+                return Err(HttpError::new(target, kind, cause, None, Some(back)));
+            }
+        };
+        resent += 1;
+    }
+}
+
+struct Unsent<B> {
+    error: HttpError<B>,
+    /// It is the connection that closes.
+    is_closing: bool,
+}
+
+/// Sends a request on this connection.
+async fn send_on<B>(
+    mut lease: Lease<B>,
+    target: &Arc<Target>,
+    request: Request<B>,
+) -> Result<Response<PooledBody>, Unsent<B>>
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -98,46 +118,40 @@ where
     let (head, body) = request.into_parts();
     let (body, claim) = Reclaim::new(body);
     let mut sent = Request::from_parts(head.clone(), body);
-    let unsent = Unsent { target, head, claim };
-    let Some(mut lease) = lease else {
-        return Err(unsent.error(HttpErrorKind::Returned, NOT_READY, None));
-    };
     let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
-    if let Err(cause) = unsent.target.direct(&mut sent, form) {
-        return Err(unsent.error(HttpErrorKind::Unsupported, &cause, None));
-    }
-    loop {
-        let used = lease.has_served();
-        let mut error = match lease.send(sent).await {
+    let (kind, cause, source, is_closing) = match target.direct(&mut sent, form) {
+        Err(cause) => (HttpErrorKind::Unsupported, cause, None, false),
+        Ok(()) => match lease.send(sent).await {
             Some(Ok(response)) => {
                 let mut response = response.map(|body| PooledBody::new(body, lease));
-                response.extensions_mut().insert(ServedBy(unsent.target.key.clone()));
+                response.extensions_mut().insert(ServedBy(target.key.clone()));
                 return Ok(response);
             }
-            Some(Err(error)) => error,
-            None => return Err(unsent.error(HttpErrorKind::Returned, NOT_READY, None)),
-        };
-        // A connection that was kept and turns out to be closed costs the request nothing, not even
-        // its place here. A new one that does not work is for the caller to know.
-        let (Some(message), true) = (error.take_message(), used) else {
-            return Err(unsent.failed(error.into_error()));
-        };
-        let pool = lease.pool();
-        drop(lease);
-        match another(&pool).await {
-            Ok(other) => (lease, sent) = (other, message),
-            Err(failure) => {
-                drop(message);
-                let cause = failure.as_ref().map_or(CLOSING, Failure::cause);
-                let source = Some(Arc::new(error.into_error()) as _);
-                return Err(unsent.error(HttpErrorKind::Returned, cause, source));
+            Some(Err(error)) => {
+                // What hyper gives back is not needed: the claim has it, too.
+                let error = error.into_error();
+                let (kind, cause) = meaning(&error, &claim);
+                let is_closing = classify::is_closing(&error);
+                (kind, cause, Some(Arc::new(error) as Source), is_closing)
             }
-        }
-    }
+            None => (HttpErrorKind::Returned, "there is no connection".to_owned(), None, false),
+        },
+    };
+    let back = claim.take().map(|body| Request::from_parts(head, body));
+    Err(Unsent { error: HttpError::new(target.clone(), kind, cause, source, back), is_closing })
 }
 
-const NOT_READY: &str = "the endpoint was called before it was ready";
-const CLOSING: &str = "the connection was closing";
+fn meaning<B>(error: &hyper::Error, claim: &Claim<B>) -> (HttpErrorKind, String) {
+    match claim.failure() {
+        Some(failure) => (HttpErrorKind::Other, format!("the request body: {failure}")),
+        // Nobody has read the body, so it did not fail: this is how hyper says that the task of the
+        // connection is gone.
+        None if error.is_user() && claim.is_unread() => {
+            (HttpErrorKind::Reset, "the connection was closed".to_owned())
+        }
+        None => classify::of_connection(error),
+    }
+}
 
 /// Another connection; that there is none in time is an error without a cause of its own.
 async fn another<B>(pool: &Weak<Pool<B>>) -> Result<Lease<B>, Option<Failure>>

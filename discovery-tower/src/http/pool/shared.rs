@@ -101,7 +101,7 @@ impl<B> Pool<B> {
 
     /// Some connection was closed.
     pub(super) fn swept(self: &Arc<Self>) {
-        self.lock().sweep(Instant::now());
+        self.lock().sweep();
         self.settle();
     }
 

@@ -110,7 +110,7 @@ impl<C: Link, W> State<C, W> {
 
     /// A caller wants a connection. `waiter` makes its channel, if it has to wait.
     pub(super) fn ask(&mut self, now: Instant, waiter: impl FnOnce() -> W) -> Asked<C> {
-        if let Some(connection) = self.take(now) {
+        if let Some(connection) = self.take() {
             return Asked::Have(connection);
         }
         if let Some(failing) = self.resting(now) {
@@ -132,7 +132,7 @@ impl<C: Link, W> State<C, W> {
         if self.waiters.is_empty() {
             return None;
         }
-        if let Some(connection) = self.take(now) {
+        if let Some(connection) = self.take() {
             let (_, waiter) = self.waiters.pop_first()?;
             return Some(Step::Give(waiter, connection));
         }
@@ -182,53 +182,59 @@ impl<C: Link, W> State<C, W> {
 
     /// A caller gives its connection back.
     pub(super) fn put(&mut self, connection: C, now: Instant) {
+        let keep = connection.is_open();
         match &mut self.store {
             Store::Own(idle) => {
-                let keep = idle.len() < self.limits.max_idle || !self.waiters.is_empty();
-                if connection.is_open() && keep {
+                if keep && (idle.len() < self.limits.max_idle || !self.waiters.is_empty()) {
                     idle.push((connection, now));
-                } else {
-                    self.discard(&connection, now);
+                    return;
                 }
             }
             Store::Shared(Some(shared)) if shared.connection.is_same(&connection) => {
                 shared.in_use -= 1;
                 shared.since = now;
-                self.sweep(now);
+                if keep {
+                    return;
+                }
             }
             // One that was replaced, and serves those who have it.
             Store::Shared(_) => {}
         }
+        self.discard(&connection, now);
     }
 
-    /// A connection is not to be used again.
+    /// A caller gives its connection up.
     pub(super) fn discard(&mut self, connection: &C, now: Instant) {
-        if let Store::Shared(shared) = &mut self.store {
-            if !shared.as_ref().is_some_and(|shared| shared.connection.is_same(connection)) {
-                return;
+        match &mut self.store {
+            Store::Own(_) => self.places -= 1,
+            Store::Shared(shared) => {
+                if shared.as_ref().is_some_and(|shared| shared.connection.is_same(connection)) {
+                    *shared = None;
+                    self.places -= 1;
+                }
             }
-            *shared = None;
         }
-        self.places -= 1;
         if connection.is_to_blame(now) {
             let failure = Failure::connect("the connection was closed before it served");
             self.note(connection.period(), failure, now);
         }
     }
 
-    /// Forgets the connections that were closed while nobody used them.
-    pub(super) fn sweep(&mut self, now: Instant) {
-        let closed: Vec<C> = match &mut self.store {
+    /// Forgets the connections that were closed while nobody used them. That is no failure: they were
+    /// good for as long as they were asked.
+    pub(super) fn sweep(&mut self) {
+        match &mut self.store {
             Store::Own(idle) => {
-                idle.extract_if(.., |(idle, _)| !idle.is_open()).map(|(idle, _)| idle).collect()
+                let before = idle.len();
+                idle.retain(|(connection, _)| connection.is_open());
+                self.places -= before - idle.len();
             }
             Store::Shared(shared) => {
-                let closed = shared.as_ref().filter(|shared| !shared.connection.is_open());
-                closed.and_then(|shared| shared.connection.share()).into_iter().collect()
+                if shared.as_ref().is_some_and(|shared| !shared.connection.is_open()) {
+                    *shared = None;
+                    self.places -= 1;
+                }
             }
-        };
-        for connection in closed {
-            self.discard(&connection, now);
         }
     }
 
@@ -269,24 +275,27 @@ impl<C: Link, W> State<C, W> {
         (self.places, self.waiters.len())
     }
 
-    fn take(&mut self, now: Instant) -> Option<C> {
-        while let Store::Own(idle) = &mut self.store {
-            let (connection, _) = idle.pop()?;
-            if connection.is_open() {
-                return Some(connection);
-            }
-            self.discard(&connection, now);
-        }
-        self.sweep(now);
+    fn take(&mut self) -> Option<C> {
         match &mut self.store {
-            Store::Own(_) => None,
-            Store::Shared(shared) => {
-                let shared = shared.as_mut()?;
+            Store::Own(idle) => {
+                while let Some((connection, _)) = idle.pop() {
+                    if connection.is_open() {
+                        return Some(connection);
+                    }
+                    self.places -= 1;
+                }
+                None
+            }
+            Store::Shared(Some(shared)) if shared.connection.is_open() => {
                 if shared.in_use >= shared.connection.room() {
                     return None;
                 }
                 shared.in_use += 1;
                 shared.connection.share()
+            }
+            Store::Shared(_) => {
+                self.sweep();
+                None
             }
         }
     }

@@ -1,0 +1,293 @@
+//! HTTP/2: one connection for all requests, until the instance closes it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use discovery_tower::{HttpErrorKind, PoolConfig, Protocol};
+use futures::future::join_all;
+use h2::Reason;
+use http::{Response, Version};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::net::TcpListener;
+use tower::ServiceExt as _;
+
+use super::server::{Server, soon};
+use super::{begin, call, endpoint, get, http2, post, served, served_by, streaming, text};
+
+#[tokio::test]
+async fn a_request_is_to_the_authority_of_its_instance() {
+    let (server, endpoint) = served(&http2()).await;
+    let mut request = get("https://elsewhere/a/b?c=d");
+    *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().insert("host", "elsewhere".parse().unwrap());
+    *request.body_mut() = streaming(3);
+    let response = call(&endpoint, request).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_2);
+    assert_eq!(served_by(&response), "orders/7");
+    let seen = format!("GET {}/a/b?c=d HTTP/2.0 host= body=abc", server.address);
+    assert_eq!(text(response).await, seen);
+}
+
+#[tokio::test]
+async fn grpc_addresses_are_spoken_to_in_http2() {
+    let (server, _) = served(&http2()).await;
+    let address = server.address.replace("http://", "grpc://");
+    let endpoint = endpoint(&address, PoolConfig::default());
+    assert_eq!(endpoint.protocol(), Protocol::Http2);
+    let response = call(&endpoint, get("/")).await.unwrap();
+    assert!(text(response).await.starts_with("GET http://"), "as TCP carries it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_at_a_time_share_one_connection() {
+    let (server, endpoint) = served(&http2()).await;
+    let calls = join_all((0..100).map(|_| begin(&endpoint, get("/held")))).await;
+    server.holding(100).await;
+    server.release();
+    for call in calls {
+        soon(call).await.unwrap().unwrap();
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn beyond_the_number_of_streams_callers_wait_for_their_turn() {
+    let (server, endpoint) = served(&http2().max_streams(2)).await;
+    let first = begin(&endpoint, get("/held")).await;
+    let response = call(&endpoint, get("/trickle")).await.unwrap();
+    let mut third = endpoint.clone();
+    assert!(futures::poll!(third.ready()).is_pending());
+    server.release();
+    soon(first).await.unwrap().unwrap();
+    soon(third.ready()).await.unwrap();
+    let mut fourth = endpoint.clone();
+    assert!(futures::poll!(fourth.ready()).is_pending(), "the body holds its place");
+    assert_eq!(text(response).await, "begin end");
+    soon(fourth.ready()).await.unwrap();
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_finishes_what_it_has_and_new_requests_have_another() {
+    let (server, endpoint) = served(&http2()).await;
+    let in_flight = join_all((0..20).map(|_| begin(&endpoint, get("/held")))).await;
+    server.holding(20).await;
+    server.close_gracefully();
+    for _ in 0..20 {
+        text(call(&endpoint, post(streaming(3))).await.unwrap()).await;
+    }
+    assert_eq!(server.accepted(), 2);
+    assert!(in_flight.iter().all(|call| !call.is_finished()));
+    server.release();
+    for call in in_flight {
+        soon(call).await.unwrap().unwrap();
+    }
+    server.opened(1).await;
+}
+
+/// Closes connections for as long as the future runs, each after some requests.
+async fn while_connections_go<T>(server: &Arc<Server>, future: impl Future<Output = T>) -> T {
+    let closing = tokio::spawn({
+        let server = server.clone();
+        async move {
+            loop {
+                let before = server.requests();
+                server.close_gracefully();
+                while server.requests() < before + 40 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+    let result = future.await;
+    closing.abort();
+    assert!(server.accepted() > 5, "{}", server.accepted());
+    result
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_connections_may_go_and_no_request_fails() {
+    let (server, endpoint) = served(&http2()).await;
+    let server = Arc::new(server);
+    let calls = (0..16).map(|_| {
+        let endpoint = endpoint.clone();
+        tokio::spawn(async move {
+            for round in 0..100 {
+                let outcome = call(&endpoint, get("/")).await;
+                text(outcome.unwrap_or_else(|error| panic!("{round}: {error:?}"))).await;
+            }
+        })
+    });
+    for call in while_connections_go(&server, join_all(calls)).await {
+        call.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_on_its_way_when_its_connection_went_is_unsent() {
+    let (server, endpoint) = served(&http2()).await;
+    let server = Arc::new(server);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let calls = (0..16).map(|_| {
+        let (endpoint, answered) = (endpoint.clone(), answered.clone());
+        tokio::spawn(async move {
+            let mut failures = 0;
+            for _ in 0..100 {
+                match call(&endpoint, post(streaming(2))).await {
+                    Ok(response) => {
+                        text(response).await;
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(error) => {
+                        assert!(error.is_unsent(), "{error:?}");
+                        failures += 1;
+                    }
+                }
+            }
+            failures
+        })
+    });
+    let failures: usize =
+        while_connections_go(&server, join_all(calls)).await.into_iter().map(Result::unwrap).sum();
+    // Of those that failed the server has seen none.
+    assert_eq!(server.requests(), answered.load(Ordering::SeqCst));
+    assert!(failures <= 160, "{failures}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_dropped_at_random_points_leave_nothing_behind() {
+    const MOST: usize = 3;
+    let (server, endpoint) = served(&http2().max_streams(MOST)).await;
+    let seed = super::seed();
+    let callers = (0..32).map(|caller| {
+        let endpoint = endpoint.clone();
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_add(caller));
+        tokio::spawn(async move {
+            for _ in 0..60 {
+                let patience = Duration::from_micros(rng.random_range(0..6_000));
+                let work = async { text(call(&endpoint, get("/slow")).await.unwrap()).await };
+                let _ = tokio::time::timeout(patience, work).await;
+            }
+        })
+    });
+    for caller in join_all(callers).await {
+        caller.unwrap();
+    }
+    let held = join_all((0..MOST).map(|_| begin(&endpoint, get("/held")))).await;
+    let mut one_more = endpoint.clone();
+    assert!(futures::poll!(one_more.ready()).is_pending());
+    server.release();
+    for held in held {
+        soon(held).await.unwrap().unwrap();
+    }
+    soon(one_more.ready()).await.unwrap();
+    assert_eq!(server.accepted(), 1);
+    drop((one_more, endpoint));
+    server.opened(0).await;
+}
+
+#[tokio::test]
+async fn restarted_between_requests_it_fails_none() {
+    let (mut server, endpoint) = served(&http2()).await;
+    for _ in 0..20 {
+        text(call(&endpoint, post(streaming(2))).await.unwrap()).await;
+        server.kill().await;
+        server.start_again().await;
+        text(call(&endpoint, post(streaming(2))).await.unwrap()).await;
+    }
+}
+
+/// What a server does with requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Refuse,
+    Reset,
+}
+
+/// A server that answers `/first` when it has decided on another request.
+async fn deciding(then: Then) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                let (mut first, mut decided) = (None, false);
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if request.uri().path() == "/first" {
+                        first = Some(respond);
+                    } else {
+                        decided = true;
+                        match then {
+                            Then::Refuse => respond.send_reset(Reason::REFUSED_STREAM),
+                            Then::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
+                        }
+                    }
+                    if let Some(mut respond) = first.take_if(|_| decided) {
+                        let mut body = respond.send_response(Response::new(()), false).unwrap();
+                        body.send_data(Bytes::from_static(b"first"), true).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (address, accepted)
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_given_back_and_a_reset_one_is_reset() {
+    for then in [Then::Refuse, Then::Reset] {
+        let (address, accepted) = deciding(then).await;
+        let endpoint = endpoint(&address, http2());
+        let first = begin(&endpoint, get("/first")).await;
+        let mut request = get("/second");
+        request.headers_mut().insert("x-kept", "1".parse().unwrap());
+        let error = call(&endpoint, request).await.unwrap_err();
+        if then == Then::Refuse {
+            assert_eq!(error.kind(), HttpErrorKind::Returned, "{error:?}");
+            assert!(error.is_unsent() && error.cause().contains("refused"), "{error}");
+        } else {
+            assert_eq!(error.kind(), HttpErrorKind::Reset, "{error:?}");
+            assert!(!error.is_unsent() && error.cause().contains("reset the stream"), "{error}");
+        }
+        let back = error.take_request().unwrap();
+        assert_eq!(back.uri(), "/second");
+        assert!(back.headers().contains_key("x-kept") && !back.headers().contains_key("host"));
+        assert_eq!(soon(first).await.unwrap().unwrap(), "first");
+        // Of the stream, not of the connection.
+        let error = call(&endpoint, post(streaming(2))).await.unwrap_err();
+        assert_eq!(error.is_unsent(), then == Then::Refuse, "{error:?}");
+        assert_eq!(accepted.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_break_before_they_served_are_not_made_without_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                drop(connection.accept().await);
+            });
+        }
+    });
+    let endpoint = endpoint(&address, http2());
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        assert!(call(&endpoint, get("/")).await.is_err());
+        tokio::task::yield_now().await;
+    }
+    let accepted = accepted.load(Ordering::SeqCst);
+    assert!((2..=14).contains(&accepted), "{accepted}");
+}
