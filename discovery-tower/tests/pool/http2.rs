@@ -90,13 +90,15 @@ async fn a_connection_that_goes_finishes_what_it_has_and_new_requests_have_anoth
 
 /// Closes connections for as long as the future runs, each after some requests.
 async fn while_connections_go<T>(server: &Arc<Server>, future: impl Future<Output = T>) -> T {
+    // One that is closed before it is made is a failure to connect.
+    server.opened(1).await;
     let closing = tokio::spawn({
         let server = server.clone();
         async move {
             loop {
                 let before = server.requests();
                 server.close_gracefully();
-                while server.requests() < before + 40 {
+                while server.requests() < before + 40 || server.open() != 1 {
                     tokio::task::yield_now().await;
                 }
             }

@@ -1,8 +1,8 @@
 //! A connection that is made: the end of it that sends, and what is known of its life.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use ::http::{Request, Response};
@@ -18,8 +18,33 @@ use crate::http::reclaim::Reclaim;
 /// The end that sends.
 pub(super) enum Sender<B> {
     Http1(http1::SendRequest<Reclaim<B>>),
-    Http2(http2::SendRequest<Reclaim<B>>),
+    Http2(Arc<Line<B>>),
 }
+
+/// The one end of a connection of HTTP/2 that sends, until what [drives](super::driver) it takes it
+/// away.
+///
+/// A request that is sent just when the other end goes can get stuck in between. It is given back when
+/// there is no end left to send from, so there are no copies that somebody could hold.
+pub(super) struct Line<B>(Mutex<Option<http2::SendRequest<Reclaim<B>>>>);
+
+impl<B> Line<B> {
+    pub(super) fn new(sender: http2::SendRequest<Reclaim<B>>) -> Self {
+        Self(Mutex::new(Some(sender)))
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn cut(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<http2::SendRequest<Reclaim<B>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What comes of a request.
+pub(super) type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Reclaim<B>>>>;
 
 /// A hold on a connection: for HTTP/1.1 the only one.
 pub(super) struct Connection<B> {
@@ -36,6 +61,8 @@ pub(super) struct Life {
     period: u64,
     served: AtomicBool,
     broken: AtomicBool,
+    /// Told by what drives it, for HTTP/2.
+    closed: AtomicBool,
     /// Its end is no failure to connect: it has served, was cancelled, or was counted already.
     excused: AtomicBool,
     /// How many requests it carries at a time.
@@ -50,9 +77,14 @@ impl Life {
             period,
             served: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             excused: AtomicBool::new(false),
             room: AtomicUsize::new(1),
         }
+    }
+
+    pub(super) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     pub(super) fn set_room(&self, room: usize) {
@@ -70,7 +102,7 @@ impl<B> Connection<B> {
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.poll_ready(cx),
-            Sender::Http2(sender) => sender.poll_ready(cx),
+            Sender::Http2(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -109,14 +141,14 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    /// Sends a request and waits for the head of the response.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Reclaim<B>>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Reclaim<B>>>> {
+    /// Sends a request and waits for the head of the response. `None` if the connection is closed.
+    pub(super) async fn send(&mut self, request: Request<Reclaim<B>>) -> Option<Sent<B>> {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => Some(sender.try_send_request(request).await),
+            Sender::Http2(line) => {
+                let sent = line.lock().as_mut().map(|sender| sender.try_send_request(request));
+                Some(sent?.await)
+            }
         }
     }
 }
@@ -125,7 +157,7 @@ impl<B> Link for Connection<B> {
     fn is_open(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => !sender.is_closed(),
-            Sender::Http2(sender) => !sender.is_closed(),
+            Sender::Http2(_) => !self.life.closed.load(Ordering::Acquire),
         }
     }
 
@@ -136,8 +168,8 @@ impl<B> Link for Connection<B> {
     fn share(&self) -> Option<Self> {
         match &self.sender {
             Sender::Http1(_) => None,
-            Sender::Http2(sender) => {
-                Some(Self { sender: Sender::Http2(sender.clone()), life: self.life.clone() })
+            Sender::Http2(line) => {
+                Some(Self { sender: Sender::Http2(line.clone()), life: self.life.clone() })
             }
         }
     }

@@ -11,7 +11,7 @@ use tower::BoxError;
 
 use super::config::{PoolConfig, Protocol};
 use super::connection::{Connection, Life, Sender};
-use super::driver::Driver;
+use super::driver::{Change, Driver};
 use super::failure::Failure;
 use super::open::ByteStream;
 use super::shared::Pool;
@@ -62,7 +62,7 @@ where
         // Its errors are those of the requests on it; without one, it is just over.
         let _ = connection.with_upgrades().await;
         if let Some(pool) = pool.upgrade() {
-            pool.swept();
+            pool.changed();
         }
     });
     Ok(Connection::new(Sender::Http1(sender), Arc::new(life)))
@@ -80,14 +80,19 @@ where
     B::Error: Into<BoxError>,
 {
     let life = Arc::new(life);
-    let (sender, mut driver) = Driver::begin(stream, life.clone(), max_streams).await?;
+    let (line, mut driver) = Driver::begin(stream, life.clone(), max_streams).await?;
     driver.answered().await?;
     tokio::spawn(async move {
-        driver.closed_to_requests().await;
-        if let Some(pool) = pool.upgrade() {
-            pool.swept();
+        loop {
+            let change = driver.changed().await;
+            if let Some(pool) = pool.upgrade() {
+                pool.changed();
+            }
+            if change == Change::Closed {
+                break;
+            }
         }
         driver.closed().await;
     });
-    Ok(Connection::new(Sender::Http2(sender), life))
+    Ok(Connection::new(Sender::Http2(line), life))
 }

@@ -8,7 +8,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use http_body::Body;
@@ -17,7 +17,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tower::BoxError;
 
-use super::connection::Life;
+use super::connection::{Life, Line};
 use super::open::ByteStream;
 use crate::http::reclaim::Reclaim;
 
@@ -33,8 +33,20 @@ where
 {
     reading: Option<Task>,
     requests: Option<Requests<B>>,
+    line: Weak<Line<B>>,
     life: Arc<Life>,
     max_streams: usize,
+    /// How many requests it takes now.
+    room: usize,
+}
+
+/// What has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It takes more requests at a time.
+    Room,
+    /// It takes no more.
+    Closed,
 }
 
 impl<B> Driver<B>
@@ -48,15 +60,24 @@ where
         stream: ByteStream,
         life: Arc<Life>,
         max_streams: usize,
-    ) -> Result<(http2::SendRequest<Reclaim<B>>, Self), BoxError> {
+    ) -> Result<(Arc<Line<B>>, Self), BoxError> {
         let tasks = Together::default();
         let (sender, requests) = http2::Builder::new(tasks.clone())
             // None until the instance has told its settings: so they are seen to arrive.
             .initial_max_send_streams(0)
             .handshake(TokioIo::new(stream))
             .await?;
-        let reading = tasks.first();
-        Ok((sender, Self { reading, requests: Some(requests), life, max_streams }))
+        let line = Arc::new(Line::new(sender));
+        let driver = Self {
+            reading: tasks.first(),
+            requests: Some(requests),
+            // Without anybody who could send, the connection closes.
+            line: Arc::downgrade(&line),
+            life,
+            max_streams,
+            room: 0,
+        };
+        Ok((line, driver))
     }
 
     /// Waits until the instance has told its settings.
@@ -71,9 +92,17 @@ where
         .await
     }
 
-    /// Drives it until it takes no more requests.
-    pub(super) async fn closed_to_requests(&mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
+    /// Drives it until that changes which requests it takes.
+    pub(super) async fn changed(&mut self) -> Change {
+        poll_fn(|cx| {
+            let before = self.room;
+            let polled = self.poll(cx);
+            if polled.is_ready() {
+                return Poll::Ready(Change::Closed);
+            }
+            if self.room > before { Poll::Ready(Change::Room) } else { Poll::Pending }
+        })
+        .await
     }
 
     /// Drives it until those in flight are over.
@@ -90,6 +119,8 @@ where
         self.poll_reading(cx);
         let polled = self.poll_requests(cx);
         self.poll_reading(cx);
+        self.room = self.streams().min(self.max_streams);
+        self.life.set_room(self.room);
         polled
     }
 
@@ -102,12 +133,15 @@ where
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(requests) = &mut self.requests else { return Poll::Ready(()) };
         let polled = Pin::new(requests).poll(cx);
-        self.life.set_room(self.streams().min(self.max_streams));
-        if polled.is_ready() {
-            self.requests = None;
-            return Poll::Ready(());
+        if polled.is_pending() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        self.life.set_closed();
+        self.requests = None;
+        if let Some(line) = self.line.upgrade() {
+            line.cut();
+        }
+        Poll::Ready(())
     }
 
     fn streams(&self) -> usize {

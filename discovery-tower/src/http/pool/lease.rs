@@ -4,13 +4,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Weak;
 
-use ::http::{Request, Response};
+use ::http::Request;
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use tower::BoxError;
 
-use super::connection::Connection;
+use super::connection::{Connection, Sent};
 use super::shared::Pool;
 use super::state::Link as _;
 use crate::http::reclaim::Reclaim;
@@ -74,14 +72,11 @@ where
     /// Sends a request and waits for the head of the response. A lease is for one request.
     ///
     /// Dropping the future cancels the request: over HTTP/1.1 that closes the connection.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Reclaim<B>>,
-    ) -> Option<Result<Response<Incoming>, TrySendError<Request<Reclaim<B>>>>> {
+    pub(super) async fn send(&mut self, request: Request<Reclaim<B>>) -> Option<Sent<B>> {
         let connection = self.connection.as_mut()?;
         self.exchange = Exchange::Sent;
-        let result = connection.send(request).await;
-        if result.is_err() {
+        let sent = connection.send(request).await?;
+        if sent.is_err() {
             self.exchange = Exchange::Failed;
             connection.note_broken();
         } else {
@@ -92,7 +87,7 @@ where
                 pool.served();
             }
         }
-        Some(result)
+        Some(sent)
     }
 }
 

@@ -134,7 +134,7 @@ where
                 let is_closing = classify::is_closing(&error);
                 (kind, cause, Some(Arc::new(error) as Source), is_closing)
             }
-            None => (HttpErrorKind::Returned, "there is no connection".to_owned(), None, false),
+            None => (HttpErrorKind::Returned, "the connection was closing".to_owned(), None, true),
         },
     };
     let back = claim.take().map(|body| Request::from_parts(head, body));

@@ -99,8 +99,8 @@ impl<B> Pool<B> {
         self.settle();
     }
 
-    /// Some connection was closed.
-    pub(super) fn swept(self: &Arc<Self>) {
+    /// Some connection was closed, or takes more requests.
+    pub(super) fn changed(self: &Arc<Self>) {
         self.lock().sweep();
         self.settle();
     }
