@@ -9,6 +9,9 @@ use super::policy::{Finished, Policy};
 use super::protocol::{Keyed, Origin};
 use super::{Member, Outcome};
 
+/// A call that was cancelled earlier says nothing of an endpoint, in nanoseconds.
+const IMPATIENT: u64 = 100_000_000;
+
 /// Runs what a user has given us: `None` if it panics. What it was at is its own affair; ours are
 /// atomics that were not touched.
 #[inline]
@@ -187,6 +190,10 @@ impl<T: Parts> Endpoint<T> {
             Outcome::Overloaded { retry_after } => {
                 member.failed();
                 hub.tell(Event::Overloaded(self.clone(), retry_after));
+            }
+            // Who may be gone is not given the benefit of the doubt, unless nobody really waited.
+            Outcome::Cancelled if member.is_suspect() && !(1..IMPATIENT).contains(&elapsed) => {
+                self.struck();
             }
             Outcome::Ignore | Outcome::Cancelled => {}
         }

@@ -168,12 +168,19 @@ async fn run(catalog: Arc<Catalog>, mut changes: InstanceChanges, loaded: watch:
 #[cfg(test)]
 mod tests {
     use discovery_core::{MemoryRegistry, Publisher, Source as _};
-    use discovery_tower::{HttpMaker, LoadMeasure};
+    use discovery_tower::balance::Limits;
+    use discovery_tower::http::pool::PooledMaker;
 
+    use super::super::Policy;
     use super::*;
 
     fn catalog(changes: InstanceChanges) -> Arc<Catalog> {
-        let reach = Reach { maker: HttpMaker::new(), measure: LoadMeasure::default() };
+        let reach = Reach {
+            maker: PooledMaker::new(),
+            policy: Policy::P2c,
+            limits: Limits::default(),
+            retries: 2,
+        };
         Catalog::follow(changes, reach, Arc::new(Metrics::new().unwrap()))
     }
 

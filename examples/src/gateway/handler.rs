@@ -11,19 +11,17 @@ use futures_util::{StreamExt as _, stream};
 use http::header::{ALLOW, HOST, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Empty, Full};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::Supply;
 use super::catalog::Catalog;
 use super::headers;
 use super::metrics::Metrics;
 use super::pages::{self, Called};
-use super::retry::is_repeatable;
 use super::route::Route;
-use super::send::{Failure, Order, Patience, no_instances, send, served_by};
-use super::service::Service;
+use super::send::{Failure, Order, no_instances, send, served_by};
+use super::service::{Answered, Service};
 use crate::reply::{self, Reply};
 use crate::server::Peer;
 
@@ -37,13 +35,14 @@ const FORWARDED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const CALLS_AT_ONCE: usize = 64;
 
 /// An answer: one of our own, or what an instance sends, as it comes.
-pub(super) type Answer = Response<Either<Full<Bytes>, Incoming>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, Answered>>;
 
 /// What every request is answered with.
 pub(super) struct Handler {
     pub(super) catalog: Arc<Catalog>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) patience: Patience,
+    /// How long all attempts at a request may take together.
+    pub(super) timeout: Duration,
 }
 
 impl Handler {
@@ -79,8 +78,7 @@ impl Handler {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         headers::forward(&mut headers, client, host.as_deref());
-        let body = Supply::new(body, is_repeatable(&parts.method));
-        let order = Order { method: parts.method, path, headers, body };
+        let order = Order { method: parts.method, path, headers, body: Either::Left(body) };
 
         let found = self.find(&name).await;
         let metrics = match &found {
@@ -88,7 +86,7 @@ impl Handler {
             Err(_) => self.metrics.unknown(),
         };
         let answer = match &found {
-            Ok(service) => send(service, order, self.patience).await,
+            Ok(service) => send(service, order, self.timeout).await,
             Err(failure) => Err(failure.clone()),
         };
         let answer = match answer {
@@ -113,7 +111,7 @@ impl Handler {
     }
 
     async fn loaded(&self) -> Result<(), Failure> {
-        let limit = LOAD_WITHIN.min(self.patience.timeout);
+        let limit = LOAD_WITHIN.min(self.timeout);
         self.catalog.loaded(limit).await.map_err(|error| Failure {
             status: StatusCode::SERVICE_UNAVAILABLE,
             error: error.to_string(),
@@ -139,8 +137,8 @@ impl Handler {
     async fn call(&self, service: &Arc<Service>, headers: HeaderMap) -> Called {
         let started = Instant::now();
         let path = PathAndQuery::from_static("/");
-        let order = Order { method: Method::GET, path, headers, body: Supply::Empty };
-        let called = match send(service, order, self.patience).await {
+        let order = Order { method: Method::GET, path, headers, body: Either::Right(Empty::new()) };
+        let called = match send(service, order, self.timeout).await {
             Ok(answer) => Called {
                 status: answer.status().as_u16(),
                 served_by: served_by(&answer),

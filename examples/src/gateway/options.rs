@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use discovery_core::Zone;
-use discovery_tower::LoadMeasure;
 
 use crate::etcd::EtcdOptions;
 use crate::fault::Fault;
@@ -24,7 +23,7 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
     pub listen: String,
 
-    /// How instances are chosen: p2c (two random choices by latency; also peak-ewma) or least-pending
+    /// How instances are chosen: p2c (by how many requests they have, and how long those take; also peak-ewma) or least-pending
     #[arg(long, value_name = "NAME", default_value = "p2c")]
     pub policy: Policy,
 
@@ -96,11 +95,11 @@ impl GatewayOptions {
 /// How instances are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// The better of two random ones, by their latency and what they have to do.
+    /// By how many requests they have, and how long those take.
     P2c,
     /// The same by its other name.
     PeakEwma,
-    /// The better of two random ones, by how many requests they have.
+    /// By how many requests they have.
     LeastPending,
 }
 
@@ -113,13 +112,6 @@ impl Policy {
             Self::P2c => "p2c",
             Self::PeakEwma => "peak-ewma",
             Self::LeastPending => "least-pending",
-        }
-    }
-
-    pub(super) fn measure(self) -> LoadMeasure {
-        match self {
-            Self::P2c | Self::PeakEwma => LoadMeasure::default(),
-            Self::LeastPending => LoadMeasure::PendingRequests,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::Source;
-use discovery_tower::HttpMaker;
+use discovery_tower::balance::Limits;
+use discovery_tower::http::pool::PooledMaker;
 use tokio::net::TcpListener;
 
 use super::GatewayOptions;
@@ -13,7 +14,6 @@ use super::demo::Demo;
 use super::handler::Handler;
 use super::library;
 use super::metrics::Metrics;
-use super::send::Patience;
 use super::service::Reach;
 use crate::fault::Fault;
 use crate::last_good;
@@ -75,10 +75,14 @@ pub fn serve(
 ) -> Result<Server, Fault> {
     let metrics = Metrics::new().map_err(|error| Fault::failed(error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let reach = Reach { maker: HttpMaker::new(), measure: options.policy.measure() };
+    let reach = Reach {
+        maker: PooledMaker::new(),
+        policy: options.policy,
+        limits: Limits::default(),
+        retries: options.retries,
+    };
     let catalog = Catalog::follow(source.watch_all(), reach, metrics.clone());
-    let patience = Patience { retries: options.retries, timeout: options.timeout() };
-    let handler = Arc::new(Handler { catalog, metrics, patience });
+    let handler = Arc::new(Handler { catalog, metrics, timeout: options.timeout() });
     Ok(Server::start(listener, move |request| {
         let handler = handler.clone();
         async move { handler.answer(request).await }

@@ -309,6 +309,7 @@ impl<T: Parts> Books<T> {
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         let member = &entry.endpoint.member;
         member.set_endpoint(endpoint.clone());
+        let cleared = member.is_suspect() && !attributes.suspect;
         member.set_suspect(attributes.suspect);
         if let Some((next, _)) = entry.trouble.as_ref().and_then(|trouble| trouble.next.as_ref()) {
             next.member.set_weight(attributes.weight);
@@ -336,7 +337,22 @@ impl<T: Parts> Books<T> {
             }
         }
         self.members_changed = true;
+        if cleared {
+            self.let_in(id, 0);
+        }
         self.place(id);
+    }
+
+    /// Ends an ejection, if there is one; `to_pass` calls have to go well one at a time then.
+    fn let_in(&mut self, id: usize, to_pass: u32) {
+        let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
+        let Some(trouble) = &mut entry.trouble else { return };
+        let Some(until) = trouble.out_until.take() else { return };
+        trouble.to_pass = to_pass;
+        entry.endpoint.member.set_until(0);
+        self.timers.remove(&(until, id));
+        self.ejected.remove(&id);
+        self.review_panic();
     }
 
     /// A service for another state of an endpoint: it takes the place of the present one when it is
@@ -614,16 +630,13 @@ impl<T: Parts> Books<T> {
             }
             self.timers.pop_first();
             let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { continue };
-            let probation = self.rules.ejection.probation;
             let trouble = entry.trouble();
             let is_back = trouble.out_until.is_some_and(|until| until <= now);
             let is_tried = trouble.retry_at.is_some_and(|at| at <= now);
+            // One that was only overloaded has nothing to prove.
+            let to_pass = if trouble.ejections > 0 { self.rules.ejection.probation } else { 0 };
             if is_back {
-                trouble.out_until = None;
-                // One that was only overloaded has nothing to prove.
-                trouble.to_pass = if trouble.ejections > 0 { probation } else { 0 };
                 trouble.ramp_from = Some(now);
-                entry.member().set_until(0);
             }
             if is_tried {
                 let trouble = entry.trouble();
@@ -632,8 +645,7 @@ impl<T: Parts> Books<T> {
                 due.push(Due { id, key: entry.member().key().clone(), endpoint });
             }
             if is_back {
-                self.ejected.remove(&id);
-                self.review_panic();
+                self.let_in(id, to_pass);
                 self.place(id);
             }
         }
