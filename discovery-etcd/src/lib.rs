@@ -20,4 +20,4 @@ mod wire;
 
 pub use config::{ConfigError, EtcdConfig};
 pub use register::{OnConflict, RegisterOptions, Watchdog};
-pub use registry::{Builder, EtcdRegistry};
+pub use registry::{EtcdRegistry, EtcdRegistryBuilder};

@@ -65,12 +65,12 @@ struct Inner {
 
 /// Makes a registry where the configuration alone will not do.
 #[derive(Default)]
-pub struct Builder {
+pub struct EtcdRegistryBuilder {
     format: Option<Arc<dyn Format>>,
     channel: Option<ChannelMaker>,
 }
 
-impl Builder {
+impl EtcdRegistryBuilder {
     /// Keys and values in a format of your own, instead of the configured one and its prefix.
     #[must_use]
     pub fn format(mut self, format: Arc<dyn Format>) -> Self {
@@ -139,9 +139,11 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for EtcdRegistryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("EtcdRegistryBuilder")
+            .field("format", &self.format)
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,8 +158,8 @@ impl EtcdRegistry {
     }
 
     /// For a registry that needs more than a configuration can say.
-    pub fn builder() -> Builder {
-        Builder::default()
+    pub fn builder() -> EtcdRegistryBuilder {
+        EtcdRegistryBuilder::default()
     }
 
     /// [`new`](Self::new) with a format of your own, instead of the configured one and its prefix.
