@@ -70,22 +70,9 @@ pub(crate) fn one_line(text: &dyn Display) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use discovery_test_support::replay;
 
     use super::*;
-
-    /// Replays a corpus; `check` says whether the bytes were good. Some are, and some are not.
-    fn replay(target: &str, check: fn(&[u8]) -> bool) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-        let (mut good, mut bad) = (0, 0);
-        for file in std::fs::read_dir(&corpus).unwrap() {
-            let path = file.unwrap().path();
-            let checked = std::panic::catch_unwind(|| check(&std::fs::read(&path).unwrap()));
-            let is_good = checked.unwrap_or_else(|_| panic!("with {}", path.display()));
-            *(if is_good { &mut good } else { &mut bad }) += 1;
-        }
-        assert!(good >= 5 && bad >= 5, "{target}: {good} good, {bad} bad");
-    }
 
     #[test]
     fn the_corpus_of_addresses() {

@@ -141,9 +141,7 @@ impl EtcdRegistryBuilder {
 
 impl fmt::Debug for EtcdRegistryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EtcdRegistryBuilder")
-            .field("format", &self.format)
-            .finish_non_exhaustive()
+        f.debug_struct("EtcdRegistryBuilder").field("format", &self.format).finish_non_exhaustive()
     }
 }
 

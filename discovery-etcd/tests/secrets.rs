@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use discovery_core::{Registrar as _, Source as _};
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
-use discovery_test_support::{
-    Authority, Certificate, Etcd, Proxy, Validity, eventually, on_each_version, replace_file,
-};
+use discovery_test_support::{Authority, Certificate, Etcd, Proxy, eventually, on_each_version};
 use support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance};
 use tempfile::TempDir;
 use tracing_subscriber::filter::LevelFilter;
@@ -70,11 +68,7 @@ async fn secrets_are_never_shown() {
         let dir = TempDir::new().unwrap();
         let file = |name| dir.path().join(name);
         let authority = Authority::new("test");
-        replace_file(&file("ca.pem"), &authority.pem());
-        let server = authority.issue(&["127.0.0.1"], Validity::Now);
-        server.save(&file("server.pem"), &file("server-key.pem"));
-        let client = authority.issue(&[], Validity::Now);
-        client.save(&file("client.pem"), &file("client-key.pem"));
+        let client = authority.furnish(dir.path(), &["127.0.0.1"]);
         let etcd = Etcd::builder(version)
             .jwt(Duration::from_secs(60))
             .tls(&file("server.pem"), &file("server-key.pem"), Some(&file("ca.pem")))

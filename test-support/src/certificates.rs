@@ -52,6 +52,17 @@ impl Authority {
             key: key.serialize_pem(),
         }
     }
+
+    /// Writes what an etcd with TLS and its clients need into `dir`: `ca.pem`, `server.pem` and
+    /// `server-key.pem` for these names, `client.pem` and `client-key.pem`. Returns the client's.
+    pub fn furnish(&self, dir: &Path, names: &[&str]) -> Certificate {
+        replace_file(&dir.join("ca.pem"), &self.pem());
+        let server = self.issue(names, Validity::Now);
+        server.save(&dir.join("server.pem"), &dir.join("server-key.pem"));
+        let client = self.issue(&[], Validity::Now);
+        client.save(&dir.join("client.pem"), &dir.join("client-key.pem"));
+        client
+    }
 }
 
 impl Certificate {

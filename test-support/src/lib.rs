@@ -6,6 +6,7 @@
 //! - [`Proxy`] stands between a client and etcd and cuts, resets, delays or swallows what passes.
 //! - [`Authority`] signs certificates, good and bad ones.
 //! - [`Truth`] reads and writes etcd over its JSON gateway, so that it can be the oracle.
+//! - [`replay`] gives a test the corpus of a fuzz target.
 //! - [`FakeClock`] turns the wall clock of one process.
 //! - [`eventually`], [`eventually_eq`] and [`on_each_version`] say how a test waits and on what it runs.
 //!
@@ -27,6 +28,7 @@
 mod certificates;
 mod clock;
 mod cluster;
+mod corpus;
 mod data;
 mod etcd;
 mod grpc_proxy;
@@ -41,6 +43,7 @@ mod wait;
 pub use certificates::{Authority, Certificate, Validity, replace_file};
 pub use clock::FakeClock;
 pub use cluster::Cluster;
+pub use corpus::replay;
 pub use etcd::{Builder, Etcd};
 pub use grpc_proxy::GrpcProxy;
 pub use port::Port;

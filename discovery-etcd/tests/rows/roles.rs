@@ -10,8 +10,7 @@ use crate::support::{NOW, PREFIX, View, instance, key, value};
 use discovery_core::{Registrar as _, Registration, RegistrationState, Source as _};
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
 use discovery_test_support::{
-    Authority, Etcd, Permission, Truth, Validity, Version, eventually, on_each_version,
-    replace_file, slack,
+    Authority, Etcd, Permission, Truth, Version, eventually, on_each_version, slack,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -51,11 +50,7 @@ impl Site {
         let dir = TempDir::new().unwrap();
         let file = |name| dir.path().join(name);
         let authority = Authority::new("test");
-        replace_file(&file("ca.pem"), &authority.pem());
-        let server = authority.issue(&["127.0.0.1"], Validity::Now);
-        server.save(&file("server.pem"), &file("server-key.pem"));
-        let client = authority.issue(&[], Validity::Now);
-        client.save(&file("client.pem"), &file("client-key.pem"));
+        authority.furnish(dir.path(), &["127.0.0.1"]);
         let etcd = Etcd::builder(version)
             .tls(&file("server.pem"), &file("server-key.pem"), Some(&file("ca.pem")))
             // Passwords are to be checked quickly: this is about roles.

@@ -30,11 +30,7 @@ impl Site {
         let authority = Authority::new("good");
         let dir = TempDir::new().unwrap();
         let file = |name| dir.path().join(name);
-        replace_file(&file("ca.pem"), &authority.pem());
-        let server = authority.issue(&LOCAL, Validity::Now);
-        server.save(&file("server.pem"), &file("server-key.pem"));
-        let client = authority.issue(&[], Validity::Now);
-        client.save(&file("client.pem"), &file("client-key.pem"));
+        authority.furnish(dir.path(), &LOCAL);
         let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
         let etcd = Etcd::builder(version).tls(&cert, &key, mutual.then_some(&*ca)).start().await;
         etcd.truth().put(key_of_one(), value(1)).await.unwrap();
