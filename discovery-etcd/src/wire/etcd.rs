@@ -1,6 +1,6 @@
 //! The waist over `etcd-client`, whose types are mapped to ours at once.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
 use super::dial::Dial;
+use super::pages::{LARGEST_MESSAGE, Pages};
 use super::stream::EtcdStream;
 use super::{
     Connect, Found, Guard, GuardedPut, KeyValue, Keys, List, Page, PutReply, Result, Wire,
@@ -26,12 +27,6 @@ const PING_WITHIN: Duration = Duration::from_secs(5);
 /// A page must be able to arrive while the one before it is still being read.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
-/// A page of etcd's largest values must fit.
-const LARGEST_MESSAGE: usize = 64 << 20;
-/// Keys in a page. Smaller pages make etcd quadratic: it counts the rest of the range for each.
-const PAGE: i64 = 10_000;
-/// Where values are so large that a page is over the limit, its keys are divided by this.
-const SMALLER: i64 = 8;
 
 /// The credentials as they are now; they can be changed while the program runs.
 type SharedCredentials = Arc<Mutex<Option<Credentials>>>;
@@ -43,8 +38,7 @@ pub(crate) struct EtcdConnector {
     config: Arc<EtcdConfig>,
     credentials: SharedCredentials,
     channel: Option<ChannelMaker>,
-    /// Keys in a page: fewer, once values have shown to be large.
-    page: Arc<AtomicI64>,
+    pages: Arc<Pages>,
 }
 
 /// Makes the channel to an endpoint, where the usual one will not do.
@@ -59,13 +53,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 impl EtcdConnector {
     pub(crate) fn new(config: &EtcdConfig, channel: Option<ChannelMaker>) -> Self {
         let credentials = Arc::new(Mutex::new(config.credentials.clone()));
-        let page = Arc::new(AtomicI64::new(PAGE));
         Self {
             #[cfg(feature = "tls")]
             config: Arc::new(config.clone()),
             credentials,
             channel,
-            page,
+            pages: Arc::default(),
         }
     }
 
@@ -127,7 +120,7 @@ impl Connect for EtcdConnector {
             client,
             credentials: self.credentials.clone(),
             presented: tokio::sync::Mutex::new((credentials, Instant::now())),
-            page: self.page.clone(),
+            pages: self.pages.clone(),
             endpoint: Arc::from(endpoint),
             secure: endpoint.starts_with("https://"),
             heard,
@@ -144,7 +137,7 @@ struct Inner {
     credentials: SharedCredentials,
     /// Which credentials were presented last, and when that began.
     presented: tokio::sync::Mutex<(Option<Credentials>, Instant)>,
-    page: Arc<AtomicI64>,
+    pages: Arc<Pages>,
     endpoint: Arc<str>,
     secure: bool,
     heard: Contact,
@@ -226,8 +219,8 @@ impl Wire for EtcdWire {
         if let Some(at) = list.at {
             options = options.with_revision(at);
         }
-        let (from, options) = match list.after {
-            None => (list.prefix, options.with_prefix()),
+        let (from, options) = match list.after.clone() {
+            None => (list.prefix.clone(), options.with_prefix()),
             Some(mut after) => {
                 after.push(0);
                 (after, options.with_range(prefix_end(&list.prefix)))
@@ -235,21 +228,17 @@ impl Wire for EtcdWire {
         };
         let options = if list.keys_only { options.with_keys_only() } else { options };
         let mut client = self.kv();
-        let mut reply = loop {
-            let limit = self.0.page.load(Ordering::Relaxed);
-            match client.get(from.clone(), Some(options.clone().with_limit(limit))).await {
-                Ok(reply) => break reply,
-                Err(error) if is_too_large(&error) && limit > 1 => {
-                    self.0.page.store((limit / SMALLER).max(1), Ordering::Relaxed);
-                }
+        let (mut reply, size) = loop {
+            let size = self.0.pages.size(&list);
+            match client.get(from.clone(), Some(options.clone().with_limit(size))).await {
+                Ok(reply) => break (reply, size),
+                Err(error) if is_too_large(&error) && self.0.pages.too_large(&list, size) => {}
                 Err(error) => return Err(self.failed(&attempt)(error)),
             }
         };
-        Ok(Page {
-            more: reply.more(),
-            revision: revision(reply.header()),
-            entries: reply.take_kvs().into_iter().map(entry).collect(),
-        })
+        let entries: Vec<_> = reply.take_kvs().into_iter().map(entry).collect();
+        self.0.pages.came(&list, size, &entries);
+        Ok(Page { more: reply.more(), revision: revision(reply.header()), entries })
     }
 
     async fn count(&self, keys: &Keys) -> Result<i64> {

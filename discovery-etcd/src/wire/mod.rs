@@ -5,6 +5,7 @@
 mod classify;
 mod dial;
 mod etcd;
+mod pages;
 mod stream;
 
 use std::future::Future;
