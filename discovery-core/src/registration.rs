@@ -1,7 +1,7 @@
 //! Registering as a desired state: the program says what should be so, a backend keeps it so.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -227,10 +227,20 @@ pub enum RegistrationError {
 /// [`deregister`](Self::deregister).
 pub struct Registration {
     key: InstanceKey,
-    /// The wanted instance and its version.
-    wanted: Mutex<(Arc<Instance>, u64)>,
+    wanted: Mutex<Wanted>,
     tell: Box<dyn Fn(Desired) + Send + Sync>,
+    /// Whether the registry can hold such an instance.
+    holds: Box<dyn Fn(&Instance) -> bool + Send + Sync>,
     status: watch::Receiver<RegistrationStatus>,
+}
+
+struct Wanted {
+    /// The last that the registry can hold.
+    instance: Arc<Instance>,
+    /// Counts all that were told.
+    version: u64,
+    /// The last one told is one that the registry cannot hold.
+    refused: bool,
 }
 
 impl Registration {
@@ -247,7 +257,17 @@ impl Registration {
         tell: impl Fn(Desired) + Send + Sync + 'static,
     ) -> Self {
         let key = instance.key();
-        Self { key, wanted: Mutex::new((instance, 1)), tell: Box::new(tell), status }
+        let wanted = Mutex::new(Wanted { instance, version: 1, refused: false });
+        Self { key, wanted, tell: Box::new(tell), holds: Box::new(|_| true), status }
+    }
+
+    /// For backends that cannot hold every instance: `holds` says which they can. An update that is
+    /// none of them is told to the backend, which [refuses](RegistrationStatus::refused) it; the
+    /// next one changes what was wanted before it. Called under a lock, so it must not call back.
+    #[must_use]
+    pub fn holding(mut self, holds: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
+        self.holds = Box::new(holds);
+        self
     }
 
     /// What identifies the instance.
@@ -255,9 +275,14 @@ impl Registration {
         &self.key
     }
 
-    /// The instance as it should be registered.
+    /// The instance as it should be registered: an update that the registry cannot hold changes
+    /// nothing about that.
     pub fn instance(&self) -> Arc<Instance> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.wanted().instance.clone()
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The status now.
@@ -276,7 +301,7 @@ impl Registration {
     /// [`RegistrationError`] when it never will. Trouble with the registry is no such error: it goes
     /// on trying, and [`status`](Self::status) says why it takes so long.
     pub async fn registered(&self) -> Result<(), RegistrationError> {
-        let version = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).1;
+        let version = self.wanted().version;
         let mut status = self.status.clone();
         let ended = || RegistrationError::Ended(self.key.clone());
         let status = status
@@ -305,13 +330,14 @@ impl Registration {
     }
 
     /// Changes the instance: weight, zone, status, metadata, address. Returns at once; see
-    /// [`registered`](Self::registered).
+    /// [`registered`](Self::registered), which also says when the registry cannot hold the instance
+    /// as it is now. Then what was wanted before stays wanted, and the next update changes that.
     ///
     /// # Errors
     /// [`Invalid`] if `change` touched the id or the service; nothing is changed then.
     pub fn update(&self, change: impl FnOnce(&mut Instance)) -> Result<(), Invalid> {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut instance = (*wanted.0).clone();
+        let mut wanted = self.wanted();
+        let mut instance = (*wanted.instance).clone();
         change(&mut instance);
         if instance.key() != self.key {
             return Err(Invalid::new(
@@ -320,12 +346,18 @@ impl Registration {
                 "an update cannot change the service or the id",
             ));
         }
-        if instance == *wanted.0 {
+        // After one that was refused, to want the same as before is news.
+        if instance == *wanted.instance && !wanted.refused {
             return Ok(());
         }
-        *wanted = (Arc::new(instance), wanted.1 + 1);
+        let instance = Arc::new(instance);
+        wanted.version += 1;
+        wanted.refused = !(self.holds)(&instance);
+        if !wanted.refused {
+            wanted.instance = instance.clone();
+        }
         // Told under the lock, so that two updates cannot overtake each other.
-        (self.tell)(Desired::Present { instance: wanted.0.clone(), version: wanted.1 });
+        (self.tell)(Desired::Present { instance, version: wanted.version });
         Ok(())
     }
 

@@ -308,6 +308,34 @@ async fn an_update_that_a_registry_cannot_hold_is_told_and_what_was_there_stays(
 }
 
 #[tokio::test]
+async fn who_is_refused_an_update_goes_on_from_what_was_wanted_before_it() {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let notes = told.clone();
+    let statuses = watch::Sender::new(RegistrationStatus::new()).subscribe();
+    let note = move |desired| notes.lock().unwrap().push(desired);
+    let registration = Registration::new(Arc::new(seven()), statuses, note)
+        .holding(|instance| instance.weight.get() < 5);
+    let last_told = || match told.lock().unwrap().last() {
+        Some(Desired::Present { instance, version }) => (instance.clone(), *version),
+        other => panic!("{other:?}"),
+    };
+    let before = registration.instance();
+    registration.update(|instance| instance.weight = Weight::new(7)).unwrap();
+    assert_eq!(registration.instance(), before);
+    // Whether the backend has looked at it by then or not.
+    registration.drain();
+    let wanted = registration.instance();
+    assert_eq!((wanted.status, wanted.weight), (InstanceStatus::Draining, before.weight));
+    assert_eq!(last_told(), (wanted.clone(), 3));
+    // To want the same again is news after a refusal, and only then.
+    registration.update(|instance| instance.weight = Weight::new(7)).unwrap();
+    assert_eq!(last_told().1, 4);
+    registration.drain();
+    registration.drain();
+    assert_eq!(last_told(), (wanted, 5));
+}
+
+#[tokio::test]
 async fn backends_are_chosen_when_the_program_runs() {
     let registry = MemoryRegistry::new();
     let source: Arc<dyn Source> = Arc::new(registry.clone());

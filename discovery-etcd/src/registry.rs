@@ -246,6 +246,7 @@ impl Inner {
             format: self.format.clone(),
         };
         let wanted = plan.wanted(instance, 1, 1).map_err(|refused| refused.cause)?;
+        let holds = plan.holds();
         let link = self.registrations()?;
         let first = Desired::Present { instance: instance.clone(), version: 1 };
         let (desired, wishes) = watch::channel(first);
@@ -263,7 +264,7 @@ impl Inner {
         let machine = register::Machine::new(plan, wanted, rng(), Instant::now());
         let keeper = Keeper::new(link.join(), machine, told, status);
         self.thread.spawn(Box::new(keeper).keep()).map_err(no_thread)?;
-        Ok(Registration::new(instance.clone(), statuses, move |wish| {
+        let registration = Registration::new(instance.clone(), statuses, move |wish| {
             desired.send_if_modified(|desired| {
                 // A dropped handle does not take back an orderly leave.
                 let keeps = matches!(desired, Desired::Absent { .. });
@@ -272,7 +273,8 @@ impl Inner {
                 }
                 !keeps
             });
-        }))
+        });
+        Ok(registration.holding(holds))
     }
 
     /// The registrations' link.

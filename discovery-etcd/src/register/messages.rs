@@ -39,6 +39,12 @@ impl Plan {
         same.or_else(|| instances.next()).map(|instance| instance.address.clone())
     }
 
+    /// Whether etcd can hold what an update makes of the instance.
+    pub(crate) fn holds(&self) -> impl Fn(&Instance) -> bool + Send + Sync + 'static {
+        let (format, key) = (self.format.clone(), self.raw_key.clone());
+        move |instance| encode(&*format, &key, instance).is_ok()
+    }
+
     /// What etcd should say of the instance.
     pub(crate) fn wanted(
         &self,
@@ -46,15 +52,25 @@ impl Plan {
         version: u64,
         wish: u64,
     ) -> Result<Wanted, RefusedUpdate> {
-        let refused = |error: Unencodable| RefusedUpdate::new(version, SourceError::new(error));
-        let Encoded { key, value } = self.format.encode(instance).map_err(refused)?;
-        if key != self.raw_key {
-            let key = String::from_utf8_lossy(&key).into_owned();
-            let reason = "an update cannot move an instance to another key";
-            return Err(refused(Unencodable::new("key", key, reason)));
-        }
+        let value = encode(&*self.format, &self.raw_key, instance)
+            .map_err(|error| RefusedUpdate::new(version, SourceError::new(error)))?;
         Ok(Wanted::Present { value, address: instance.address.clone(), version, wish })
     }
+}
+
+/// The value of the instance, which is to stand under this key.
+fn encode(
+    format: &dyn Format,
+    raw_key: &[u8],
+    instance: &Instance,
+) -> Result<Option<Vec<u8>>, Unencodable> {
+    let Encoded { key, value } = format.encode(instance)?;
+    if key != raw_key {
+        let key = String::from_utf8_lossy(&key).into_owned();
+        let reason = "an update cannot move an instance to another key";
+        return Err(Unencodable::new("key", key, reason));
+    }
+    Ok(value)
 }
 
 /// What is wanted.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use discovery_core::{Desired, InstanceStatus, RegistrationState, RegistrationStatus};
+use discovery_core::{
+    Desired, Instance, InstanceStatus, RefusedUpdate, RegistrationState, RegistrationStatus,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -34,6 +36,8 @@ pub(crate) struct Keeper<W: Wire> {
     status: watch::Sender<RegistrationStatus>,
     /// Counts what was wanted, from 1.
     wish: u64,
+    /// The last instance that etcd can hold, and its version.
+    held: Option<(Arc<Instance>, u64)>,
     wire: Option<W>,
     asked: Option<BoxFuture<Result<Answer>>>,
     /// The last trouble that was logged while registered.
@@ -50,12 +54,14 @@ impl<W: Wire> Keeper<W> {
         status: watch::Sender<RegistrationStatus>,
     ) -> Self {
         let figures = observe::Registration::new();
+        let held = present(&told.desired.borrow());
         Self {
             ticket,
             machine,
             told,
             status,
             wish: 1,
+            held,
             wire: None,
             asked: None,
             said: None,
@@ -89,7 +95,7 @@ impl<W: Wire> Keeper<W> {
             // A wish to leave comes before anything that would put the key again.
             biased;
             () = changed(Some(&mut self.told.desired)) => self.wanted(),
-            () = changed(self.told.healthy.as_mut()) => self.wanted(),
+            () = changed(self.told.healthy.as_mut()) => self.health(),
             answer = answered(&mut self.asked) => {
                 self.asked = None;
                 if let (Err(error), Some(home)) = (&answer, &self.told.home)
@@ -128,24 +134,49 @@ impl<W: Wire> Keeper<W> {
         }
     }
 
-    /// What is wanted now. An instance that is up by its own account is out of service while its health
-    /// function says that it is not well.
+    /// What is wanted now.
     fn wanted(&mut self) -> Input {
-        let well = self.told.healthy.as_mut().is_none_or(|healthy| *healthy.borrow_and_update());
-        let desired = self.told.desired.borrow_and_update();
-        match &*desired {
-            Desired::Present { instance, version } => {
-                self.wish += 1;
-                let mut instance = Arc::clone(instance);
-                if !well && instance.status == InstanceStatus::Up {
-                    Arc::make_mut(&mut instance).status = InstanceStatus::OutOfService;
+        let desired = self.told.desired.borrow_and_update().clone();
+        match desired {
+            Desired::Present { instance, version } => match self.encoded(&instance, version) {
+                Ok(wanted) => {
+                    self.held = Some((instance, version));
+                    Input::Wanted(wanted)
                 }
-                let wanted = self.machine.plan().wanted(&instance, *version, self.wish);
-                wanted.map_or_else(Input::Refused, Input::Wanted)
-            }
-            Desired::Absent { deadline } => Input::Wanted(Wanted::Absent { deadline: *deadline }),
+                Err(refused) => Input::Refused(refused),
+            },
+            Desired::Absent { deadline } => Input::Wanted(Wanted::Absent { deadline }),
             _ => Input::Wanted(Wanted::Abandoned),
         }
+    }
+
+    /// The instance is well, or is not, as it was wanted last: an update that was refused changes
+    /// nothing about that.
+    fn health(&mut self) -> Input {
+        let leaves = present(&self.told.desired.borrow()).is_none();
+        match self.held.clone() {
+            Some((instance, version)) if !leaves => {
+                let wanted = self.encoded(&instance, version);
+                wanted.map_or_else(Input::Refused, Input::Wanted)
+            }
+            _ => self.wanted(),
+        }
+    }
+
+    /// An instance that is up by its own account is out of service while its health function says that
+    /// it is not well.
+    fn encoded(
+        &mut self,
+        instance: &Arc<Instance>,
+        version: u64,
+    ) -> std::result::Result<Wanted, RefusedUpdate> {
+        let well = self.told.healthy.as_mut().is_none_or(|healthy| *healthy.borrow_and_update());
+        self.wish += 1;
+        let mut instance = Arc::clone(instance);
+        if !well && instance.status == InstanceStatus::Up {
+            Arc::make_mut(&mut instance).status = InstanceStatus::OutOfService;
+        }
+        self.machine.plan().wanted(&instance, version, self.wish)
     }
 
     fn act(&mut self, action: Action) {
@@ -213,6 +244,14 @@ impl<W: Wire> Keeper<W> {
             }
         }
         self.status.send_replace(status);
+    }
+}
+
+/// The instance that is wanted, and its version.
+fn present(desired: &Desired) -> Option<(Arc<Instance>, u64)> {
+    match desired {
+        Desired::Present { instance, version } => Some((instance.clone(), *version)),
+        _ => None,
     }
 }
 

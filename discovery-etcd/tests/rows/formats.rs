@@ -1,6 +1,8 @@
 //! Formats on a real etcd: what is written, what is refused, and one that is not ours.
 
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::{NOW, View, instance_key, registry};
@@ -120,6 +122,42 @@ async fn a_heartbeat_that_drains_is_taken_away_and_can_come_back() {
             settled(&drains).await;
             assert_eq!(listed().await, 0);
             drains.deregister().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Whether the refusal was told by then or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_refused_update_health_and_draining_go_on_from_what_was_before() {
+    on_all_versions(async |version| {
+        let etcd = Etcd::start(version).await;
+        let registry = heartbeats(etcd.url());
+        let listed = async || etcd.truth().count("heartbeat|").await.unwrap();
+        for waits in [true, false] {
+            let well = Arc::new(AtomicBool::new(true));
+            let is_well = well.clone();
+            let options = RegisterOptions::new()
+                .health_every(Duration::from_millis(50), move || {
+                    ready(is_well.load(Ordering::Relaxed))
+                });
+            let registration = registry.register_with(worker(1), options);
+            registration.registered().await.unwrap();
+            let elsewhere = "127.0.0.1:2".parse().unwrap();
+            registration.update(|instance| instance.address = elsewhere).unwrap();
+            if waits {
+                registration.registered().await.unwrap_err();
+                well.store(false, Ordering::Relaxed);
+                eventually(NOW, "not listed while it is not well", async || listed().await == 0)
+                    .await;
+                well.store(true, Ordering::Relaxed);
+                eventually(NOW, "listed again", async || listed().await == 1).await;
+            }
+            registration.drain();
+            registration.registered().await.unwrap();
+            assert_eq!(registration.instance().address, worker(1).address);
+            assert_eq!(listed().await, 0, "who drains is not listed");
+            registration.deregister().await.unwrap();
         }
     })
     .await;
