@@ -19,8 +19,8 @@
 //! absent key whose answer was lost could land after the key was deleted. So a key that is not ours
 //! yet is put under a lease of its own here, too, then moved to the shared one, and the own one is
 //! revoked. Every put to a key that is ours is guarded by the lease that it stands under, and a key
-//! that is gone stands under none. Who could not leave in time says so and goes on trying: others keep
-//! the lease alive, and the key with it.
+//! that is gone stands under none. Who could not leave in time says so and goes on trying for as long as
+//! others keep the lease alive, and the key with it.
 
 mod answers;
 mod leaving;
@@ -227,6 +227,11 @@ impl Machine {
                 }
             }
             Input::Home(home) => self.moved(home, now),
+            Input::Unkept => {
+                if let RegistrationState::Abandoned(_) = self.status.state {
+                    return self.end(self.status.state.clone());
+                }
+            }
             Input::Alive(alive) => self.alive(alive),
             Input::Tick => self.tick(now),
         }

@@ -124,6 +124,8 @@ pub(crate) enum Input {
     Answer(Result<Answer, WireError>),
     /// The shared lease as it is now; `None` while there is none.
     Home(Option<Home>),
+    /// Nobody keeps the shared lease any more: what still stands under it goes by itself.
+    Unkept,
     /// Whether the application shows signs of life.
     Alive(bool),
     /// The time of [`Machine::deadline`] has come.

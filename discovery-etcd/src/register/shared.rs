@@ -15,7 +15,8 @@ use crate::link::{News, Ticket};
 use crate::observe::renewal;
 use crate::wire::{Kind, Result, Wire, WireError};
 
-/// What a registration has of the lease; the lease is kept while there is one of these.
+/// What a registration has of the lease; the lease is kept while there is one of these. Who only looks
+/// at the news does not keep it, and is told of its end by theirs.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenancy {
     pub(super) news: watch::Receiver<Option<Home>>,
@@ -35,6 +36,8 @@ impl Tenancy {
 struct Lent {
     news: watch::Receiver<Option<Home>>,
     doubt: Arc<Notify>,
+    /// Closed with the last use.
+    _used: watch::Receiver<()>,
 }
 
 /// Where to find a lease that others use already.
@@ -65,6 +68,7 @@ pub(crate) struct SharedLease<W: Wire> {
     /// The id that was asked for last, and what of it was confirmed.
     id: Option<i64>,
     home: watch::Sender<Option<Home>>,
+    used: watch::Sender<()>,
     /// Told when it may be gone.
     doubt: Arc<Notify>,
     backoff: Backoff,
@@ -78,24 +82,35 @@ impl<W: Wire> SharedLease<W> {
     pub(crate) fn new(ticket: Ticket<W>, ttl: Duration, rng: StdRng) -> (Self, Tenancy) {
         let (home, news) = watch::channel(None);
         let doubt = Arc::new(Notify::new());
-        let lent = Lent { news: news.clone(), doubt: doubt.clone() };
+        let (used, _used) = watch::channel(());
+        let lent = Lent { news: news.clone(), doubt: doubt.clone(), _used };
         let tenancy = Tenancy { lease: Arc::new(lent), news };
-        let (wire, id, backoff) = (None, None, Backoff::default());
-        let owner =
-            Self { ticket, ttl, rng, wire, id, home, doubt, backoff, refreshed: false, said: None };
+        let owner = Self {
+            ticket,
+            ttl,
+            rng,
+            wire: None,
+            id: None,
+            home,
+            used,
+            doubt,
+            backoff: Backoff::default(),
+            refreshed: false,
+            said: None,
+        };
         (owner, tenancy)
     }
 
-    /// Keeps the lease for as long as anybody looks at it; then it is revoked.
+    /// Keeps the lease for as long as anybody uses it; then it is revoked.
     pub(crate) async fn keep(mut self) {
-        let (home, doubt) = (self.home.clone(), self.doubt.clone());
+        let (used, doubt) = (self.used.clone(), self.doubt.clone());
         loop {
             let next = tokio::select! {
-                () = home.closed() => break,
+                () = used.closed() => break,
                 next = self.work() => next,
             };
             tokio::select! {
-                () = home.closed() => break,
+                () = used.closed() => break,
                 () = sleep_until(next) => {}
                 // Where there is none, one is being asked for as fast as it may be.
                 () = doubt.notified(), if self.home.borrow().is_some() => {}

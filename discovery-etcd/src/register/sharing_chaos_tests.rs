@@ -131,5 +131,37 @@ async fn a_shared_lease_is_not_kept_for_a_registration_that_had_to_give_up() {
     etcd.set(Faults { denied: 1.0, ..Faults::default() });
     node.registration.deregister().await.unwrap_err();
     timeout(Duration::from_secs(1), kept).await.expect("nobody uses it").unwrap();
-    assert!(!node.task.is_finished());
+    // Nor does what had to give up go on without it.
+    timeout(Duration::from_secs(1), node.task).await.expect("the task ends").unwrap();
+}
+
+/// Those who had to give up go on only while somebody else keeps the lease alive.
+#[tokio::test(start_paused = true)]
+async fn with_the_last_user_of_a_shared_lease_all_ends_though_etcd_is_gone_for_good() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let etcd = Fake::new(1);
+    let rotation = Rotation::new(&["a", "b", "c"].map(str::to_owned), 0);
+    let (link, work) = Link::new(etcd.clone(), rotation, false, StdRng::seed_from_u64(2));
+    tokio::spawn(work);
+    let (lease, tenancy) = SharedLease::new(link.join(), TTL, StdRng::seed_from_u64(3));
+    let kept = tokio::spawn(lease.keep());
+    let last = tenancy.clone();
+    let node = register_over(&etcd, &link, Some(tenancy), 1, &mut rng, |_| ());
+    node.until_right(Duration::from_secs(1)).await;
+    sleep(TTL).await;
+    etcd.set(Faults { trouble: 1.0, ..Faults::default() });
+    etcd.hang();
+    node.registration.deregister().await.unwrap_err();
+    sleep(TTL * 10).await;
+    assert!(!node.task.is_finished() && !kept.is_finished(), "the lease may live on");
+    drop(last);
+    timeout(Registration::DEREGISTER_WITHIN + Duration::from_secs(1), kept)
+        .await
+        .expect("nobody uses it")
+        .unwrap();
+    timeout(Duration::from_secs(1), node.task).await.expect("the task ends").unwrap();
+    // And with them the attempts to reach it.
+    let attempts = etcd.load().0;
+    sleep(TTL * 10).await;
+    assert_eq!((etcd.load().0, etcd.open()), (attempts, 0));
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::machine::Machine;
-use super::messages::{Action, Answer, Input, Question, Wanted};
+use super::messages::{Action, Answer, Home, Input, Question, Wanted};
 use super::shared::Tenancy;
 use super::watchdog::Watched;
 use crate::link::{News, Ticket};
@@ -40,6 +40,8 @@ pub(crate) struct Keeper<W: Wire> {
     held: Option<(Arc<Instance>, u64)>,
     wire: Option<W>,
     asked: Option<BoxFuture<Result<Answer>>>,
+    /// News of a shared lease that is kept for others, if at all: its end is the end of us.
+    left: Option<watch::Receiver<Option<Home>>>,
     /// The last trouble that was logged while registered.
     said: Option<String>,
     figures: observe::Registration,
@@ -64,6 +66,7 @@ impl<W: Wire> Keeper<W> {
             held,
             wire: None,
             asked: None,
+            left: None,
             said: None,
             figures,
         }
@@ -110,6 +113,7 @@ impl<W: Wire> Keeper<W> {
                 let home = self.told.home.as_mut();
                 Input::Home(home.and_then(|home| *home.news.borrow_and_update()))
             }
+            () = ended(self.left.as_mut()) => Input::Unkept,
             news = self.ticket.next() => match news {
                 Some(News::Up(wire)) => {
                     let endpoint = wire.endpoint();
@@ -196,7 +200,7 @@ impl<W: Wire> Keeper<W> {
             Action::Report(status) => {
                 if let RegistrationState::Abandoned(_) = status.state {
                     // What is left of it is no reason to keep the shared lease.
-                    self.told.home = None;
+                    self.left = self.told.home.take().map(|home| home.news).or(self.left.take());
                 }
                 self.report(status);
             }
@@ -274,6 +278,12 @@ async fn ask<W: Wire>(wire: W, question: Question) -> Result<Answer> {
             Answer::Revoked
         }
     })
+}
+
+/// Waits until there can be no more news.
+async fn ended<T>(told: Option<&mut watch::Receiver<T>>) {
+    let Some(told) = told else { return std::future::pending().await };
+    while told.changed().await.is_ok() {}
 }
 
 /// Waits for news. Who says nothing more, or is not there, has none: the handle's last wish is to leave.
