@@ -39,7 +39,7 @@ use self::place::Place;
 use super::lease::{Lease, answer_within};
 use super::messages::{Action, Home, Input, Plan, Question, Wanted};
 use crate::backoff::Backoff;
-use crate::wire::{Event, Keys, WireError};
+use crate::wire::{Event, Keys, WireError, shown};
 
 /// Longer than an election takes.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
@@ -222,7 +222,11 @@ impl Machine {
                 if let Some(asked) = self.take_asked(now) {
                     match answer {
                         Ok(answer) => self.answered(asked, answer, now),
-                        Err(error) => self.refused(&asked, error, now),
+                        Err(error) => {
+                            let named = asked.question.names_no_key();
+                            let error = if named { error.about(&self.key()) } else { error };
+                            self.refused(&asked, error, now);
+                        }
                     }
                 }
             }
@@ -288,6 +292,11 @@ impl Machine {
         self.down(error, now);
     }
 
+    /// The key, for an error.
+    fn key(&self) -> String {
+        shown(&self.plan.raw_key)
+    }
+
     fn is_leaving(&self) -> bool {
         !matches!(self.wanted, Wanted::Present { .. })
     }
@@ -326,7 +335,8 @@ impl Machine {
             let within = (asked.deadline - asked.sent).as_secs_f64();
             let cause = format!("no answer within {within:.1} s");
             let Link::Up { endpoint, .. } = &self.link else { return };
-            let error = WireError::unreachable(asked.question.what(), endpoint, cause);
+            let attempt = asked.question.attempt(&self.key());
+            let error = WireError::unreachable(&attempt, endpoint, cause);
             self.lost(error, now);
         }
         // Whose time it is may have changed with the connection.
@@ -423,7 +433,7 @@ impl Machine {
         if alive {
             self.last_error = None;
         } else {
-            let cause = "the application shows no sign of life";
+            let cause = format!("{}: the application shows no sign of life", self.key());
             self.last_error = Some(SourceError::new(cause));
         }
         self.report(self.status.state.clone());

@@ -157,18 +157,24 @@ pub(crate) enum Question {
 }
 
 impl Question {
-    /// What is asked, for an error.
-    pub(crate) fn what(&self) -> &'static str {
-        match self {
-            Self::Refresh => "authenticate",
-            Self::Grant { .. } => "grant a lease",
-            Self::GrantedTtl { .. } => "read a lease's time",
-            Self::Renew { .. } => "renew the lease",
-            Self::Get(_) => "read the own key",
-            Self::Put(GuardedPut { value: Some(_), .. }) => "put the own key",
-            Self::Put(_) => "delete the own key",
-            Self::Revoke { .. } => "revoke the lease",
-        }
+    /// What is asked for the sake of this key, for an error.
+    pub(crate) fn attempt(&self, key: &str) -> String {
+        let what = match self {
+            Self::Refresh => "authenticate for",
+            Self::Grant { .. } => "grant a lease for",
+            Self::GrantedTtl { .. } => "read the time of the lease of",
+            Self::Renew { .. } => "renew the lease of",
+            Self::Get(_) => "get",
+            Self::Put(GuardedPut { value: Some(_), .. }) => "put",
+            Self::Put(_) => "delete",
+            Self::Revoke { .. } => "revoke the lease of",
+        };
+        format!("{what} {key}")
+    }
+
+    /// Whether the connection's own errors about this say nothing of the key.
+    pub(crate) fn names_no_key(&self) -> bool {
+        !matches!(self, Self::Get(_) | Self::Put(_))
     }
 }
 

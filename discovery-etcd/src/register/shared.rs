@@ -150,7 +150,9 @@ impl<W: Wire> SharedLease<W> {
         };
         let answer = asked.unwrap_or_else(|_| {
             let cause = format!("no answer within {:.1} s", within.as_secs_f64());
-            Err(WireError::unreachable("renew the shared lease", &wire.endpoint(), cause))
+            let what = if known.is_some() { "renew" } else { "grant" };
+            let attempt = format!("{what} the shared lease of {} s", self.ttl.as_secs());
+            Err(WireError::unreachable(&attempt, &wire.endpoint(), cause))
         });
         self.over();
         match answer {

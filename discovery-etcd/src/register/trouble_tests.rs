@@ -230,6 +230,44 @@ fn every_question_has_a_deadline() {
     assert_eq!((rig.question(), within(&mut rig)), (Question::Refresh, ANSWER_WITHIN));
 }
 
+/// What was attempted, on which endpoint and with which key.
+#[test]
+fn an_error_says_which_key_it_is_about() {
+    let said = |rig: &Rig| {
+        let said = rig.machine.status.last_error.as_ref().expect("trouble").to_string();
+        assert!(said.contains("/services/a/1"), "{said}");
+        said
+    };
+    let unanswered = |rig: &mut Rig| {
+        while rig.condemned == 0 {
+            rig.tick();
+        }
+        said(rig)
+    };
+    let mut rig = Rig::begun(plan());
+    assert_eq!(
+        unanswered(&mut rig),
+        "grant a lease for /services/a/1 at etcd: no answer within 4.0 s"
+    );
+    let (mut rig, _) = Rig::registered();
+    rig.until_asked();
+    assert!(unanswered(&mut rig).starts_with("renew the lease of /services/a/1 at etcd: no"));
+    let (mut rig, _) = Rig::registered();
+    rig.want(present("new", 2));
+    assert!(unanswered(&mut rig).starts_with("put /services/a/1 at etcd: no"));
+    // What etcd says of a lease says nothing of the key by itself.
+    let mut rig = Rig::begun(plan());
+    rig.fail(Kind::Busy);
+    assert_eq!(said(&rig), "for /services/a/1: try at etcd: no");
+    let (mut rig, _) = Rig::registered();
+    rig.event(deleted(11));
+    let deleted = rig.trouble().expect("it was deleted").to_string();
+    assert_eq!(deleted, "/services/a/1 at etcd: the key was deleted");
+    let (mut rig, _) = Rig::registered();
+    rig.hear(Input::Alive(false));
+    said(&rig);
+}
+
 #[test]
 fn a_dead_application_is_left_to_expire_and_registered_anew_at_its_next_sign_of_life() {
     let (mut rig, lease) = Rig::registered();

@@ -90,6 +90,11 @@ impl WireError {
         Self::new(kind, attempt, endpoint, cause)
     }
 
+    /// The same, for the sake of this key.
+    pub(crate) fn about(&self, key: &str) -> Self {
+        Self { kind: self.kind, text: Arc::from(format!("for {key}: {self}")) }
+    }
+
     /// An error that is not of etcd's making: a deadline that passed, say.
     pub(crate) fn unreachable(attempt: &str, endpoint: &str, cause: impl fmt::Display) -> Self {
         Self::new(Kind::Unreachable, attempt, endpoint, cause)

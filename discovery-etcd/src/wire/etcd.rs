@@ -343,7 +343,7 @@ fn is_too_large(error: &etcd_client::Error) -> bool {
 }
 
 /// A key for a message: never more than a line.
-pub(super) fn shown(key: &[u8]) -> String {
+pub(crate) fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).escape_debug().take(200).collect()
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use classify::{Kind, WireError};
-pub(crate) use etcd::{ChannelMaker, EtcdConnector, EtcdWire};
+pub(crate) use etcd::{ChannelMaker, EtcdConnector, EtcdWire, shown};
 
 pub(crate) type Result<T> = std::result::Result<T, WireError>;
 

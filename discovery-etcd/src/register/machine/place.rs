@@ -3,7 +3,7 @@
 use discovery_core::{Address, Conflict, RegistrationState, SourceError};
 use tokio::time::Instant;
 
-use super::Machine;
+use super::{Link, Machine};
 use crate::register::OnConflict;
 use crate::register::messages::{Home, Wanted};
 use crate::wire::{Event, KeyValue};
@@ -42,8 +42,8 @@ impl Machine {
         }
         match &self.status.state {
             RegistrationState::Registered if !same && stood_there && self.value().is_some() => {
-                let cause = SourceError::new("the shared lease is gone");
-                self.report(RegistrationState::Registering(Some(cause)));
+                let cause = format!("{}: the shared lease is gone", self.key());
+                self.report(RegistrationState::Registering(Some(SourceError::new(cause))));
             }
             RegistrationState::Registered => self.report(RegistrationState::Registered),
             // Its time seemed to be over; so let us see whether the key is there.
@@ -124,8 +124,12 @@ impl Machine {
                 self.report(RegistrationState::Registering(self.last_error.clone()));
             }
             Place::Absent if !matches!(self.status.state, RegistrationState::Registering(_)) => {
-                let cause = SourceError::new("the key was deleted");
-                self.report(RegistrationState::Registering(Some(cause)));
+                let endpoint = match &self.link {
+                    Link::Up { endpoint, .. } => endpoint,
+                    Link::Down => "etcd",
+                };
+                let cause = format!("{} at {endpoint}: the key was deleted", self.key());
+                self.report(RegistrationState::Registering(Some(SourceError::new(cause))));
             }
             Place::Absent | Place::Unknown => {}
         }
