@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     pub(crate) denied: f64,
     /// Grants and puts refused for lack of space.
     pub(crate) busy: f64,
+    /// What is written has to wait until this is over; what is read has not.
+    pub(crate) slow: bool,
 }
 
 /// The longest that a request may be on its way, in either direction.
@@ -281,6 +283,13 @@ pub(crate) struct FakeWire {
 }
 
 impl FakeWire {
+    /// While writes are slow.
+    async fn slow(&self) {
+        while self.etcd.lock().faults.slow {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         writes: bool,
@@ -336,10 +345,12 @@ impl Wire for FakeWire {
     }
 
     async fn put(&self, put: GuardedPut) -> Result<PutReply> {
+        self.slow().await;
         self.ask(true, move |store| store.put(put)).await
     }
 
     async fn grant(&self, lease: i64, ttl: Duration) -> Result<Duration> {
+        self.slow().await;
         self.ask(true, move |store| store.grant(lease, ttl)).await
     }
 
@@ -348,10 +359,12 @@ impl Wire for FakeWire {
     }
 
     async fn renew(&self, lease: i64) -> Result<()> {
+        self.slow().await;
         self.ask(false, move |store| store.renew(lease)).await
     }
 
     async fn revoke(&self, lease: i64) -> Result<()> {
+        self.slow().await;
         self.ask(false, move |store| store.revoke(lease)).await
     }
 }

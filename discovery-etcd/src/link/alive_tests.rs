@@ -8,7 +8,6 @@ fn a_stream_is_watched_over_from_its_first_word_on() {
     let mut rig = Rig::new();
     rig.up();
     assert_eq!(rig.machine.deadline(), None, "nobody has asked it for anything");
-    assert!(rig.hear(Input::Check).is_empty());
     rig.heard(7);
     assert!(rig.after(ms(2_999)).is_empty());
     // The first time, a count goes with the probe.
@@ -70,8 +69,8 @@ fn what_takes_too_long_has_the_server_asked_at_once() {
     let mut rig = Rig::new();
     rig.probed();
     rig.now += s(1);
-    assert_eq!(rig.hear(Input::Check), [Action::Probe, Action::Count]);
-    assert!(rig.hear(Input::Check).is_empty(), "once");
+    assert_eq!(rig.check(s(4)), [Action::Probe, Action::Count]);
+    assert!(rig.check(s(4)).is_empty(), "once");
     assert_eq!(rig.wait(), s(2));
 }
 
@@ -80,7 +79,7 @@ fn what_takes_too_long_has_the_server_asked_at_once() {
 fn a_server_that_answers_probes_and_no_reads_is_given_up_when_a_read_took_too_long() {
     let mut rig = Rig::new();
     rig.probed();
-    rig.hear(Input::Check);
+    rig.check(s(4));
     assert!(rig.progress().is_empty());
     rig.hear(Input::Counted(Err(error(Kind::Unreachable))));
     assert_eq!(rig.tick(), (s(3), vec![Action::Probe]));
@@ -88,16 +87,17 @@ fn a_server_that_answers_probes_and_no_reads_is_given_up_when_a_read_took_too_lo
     let (waited, actions) = rig.tick();
     assert_eq!(
         (waited, down(&actions)),
-        (s(1), "list at b: no read is answered within 4s".to_owned())
+        (s(1), "count at b: no read is answered within 4.0 s".to_owned())
     );
     assert_eq!(rig.machine.endpoint(), "c");
 
     // A refusal is an answer, and then the next one has its time, too.
-    for counted in [Ok(7), Err(error(Kind::Denied)), Err(error(Kind::Electing))] {
+    let refused = [Kind::Denied, Kind::Electing, Kind::Busy].map(|kind| Err(error(kind)));
+    for counted in refused.into_iter().chain([Ok(7)]) {
         let mut rig = Rig::new();
         rig.probed();
         for _ in 0..2 {
-            rig.hear(Input::Check);
+            rig.check(s(4));
             rig.progress();
             rig.hear(Input::Counted(counted.clone()));
             assert_eq!(rig.tick(), (s(3), vec![Action::Probe]));
@@ -108,13 +108,34 @@ fn a_server_that_answers_probes_and_no_reads_is_given_up_when_a_read_took_too_lo
     // Who was kept from running gives the answer its time again.
     let mut rig = Rig::new();
     rig.probed();
-    rig.hear(Input::Check);
+    rig.check(s(4));
     rig.progress();
     rig.now += s(2);
     rig.progress();
     rig.now += s(2) + LATE + ms(1);
     assert!(rig.hear(Input::Tick).is_empty());
     assert!(rig.hear(Input::Counted(Ok(7))).is_empty());
+}
+
+/// What takes long of one user's is no reason to take the connection from all the others.
+#[test]
+fn a_connection_that_is_in_doubt_is_given_up_in_time_or_not_at_all() {
+    for (name, reach) in [("unwatched", Rig::up as Reach), ("watched", |rig| rig.alive(7))] {
+        let mut rig = Rig::new();
+        reach(&mut rig);
+        assert!(rig.check(ms(500)).contains(&Action::Count), "{name}");
+        assert!(rig.check(ms(500)).is_empty(), "{name}: one count will do");
+        rig.now += ms(499);
+        assert!(rig.hear(Input::Counted(Ok(7))).is_empty(), "{name}");
+        assert!(rig.after(ms(1)).is_empty(), "{name}");
+        // The next one counts anew, and who has the least time decides.
+        assert!(rig.check(s(4)).contains(&Action::Count), "{name}");
+        rig.now += ms(100);
+        assert!(rig.check(ms(300)).is_empty(), "{name}");
+        let (waited, actions) = rig.tick();
+        assert_eq!(waited, ms(300), "{name}");
+        assert_eq!(down(&actions), "count at b: no read is answered within 0.4 s", "{name}");
+    }
 }
 
 #[test]

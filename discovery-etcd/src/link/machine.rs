@@ -33,8 +33,6 @@ const BREATH: Duration = Duration::from_millis(50);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Up for so long, a failure is a new one and not the same again.
 const QUIET: Duration = Duration::from_secs(10);
-/// How long the count may take that is to say whether anything can be read: longer than an election.
-const READ_WITHIN: Duration = Duration::from_secs(4);
 /// How often the cluster is asked for its members, more or less a fifth.
 const MEMBERS_EVERY: Duration = Duration::from_secs(60);
 
@@ -48,8 +46,11 @@ pub(super) enum Input {
     Failed(WireError),
     /// A user has found the connection to be of no use.
     Condemned(WireError),
-    /// Something on the connection took too long: is it alive, and can anything be read?
-    Check,
+    /// Something on the connection takes long: is it alive, and can anything be read? It is given up
+    /// unless that is known by then.
+    Check {
+        by: Instant,
+    },
     /// The stream said something; in answer to a probe, or with a revision of the store.
     Heard {
         progress: bool,
@@ -116,11 +117,18 @@ enum State {
         seen: i64,
         /// That revision when keys were last counted: the count cannot be behind it.
         asked_at: i64,
-        /// A count must be answered by then: a read was not. The stream can be alive where a member is
-        /// cut off from its disk.
-        read_by: Option<Instant>,
+        /// A count that must be answered, since something else was not. The stream can be alive where a
+        /// member is cut off from its disk.
+        read: Option<Read>,
         members_at: Option<Instant>,
     },
+}
+
+/// What is read to see whether anything can be.
+#[derive(Debug)]
+struct Read {
+    since: Instant,
+    by: Instant,
 }
 
 /// See the [module](self).
@@ -166,9 +174,10 @@ impl Machine {
             State::Idle { .. } => None,
             State::Waiting { until, .. } => Some(*until),
             State::Connecting { since, within, .. } => Some(*since + *within),
-            State::Up { pulse, read_by, members_at, .. } => {
+            State::Up { pulse, read, members_at, .. } => {
                 let pulse = pulse.as_ref().map(Pulse::deadline);
-                [pulse, *read_by, *members_at].into_iter().flatten().min()
+                let read = read.as_ref().map(|read| read.by);
+                [pulse, read, *members_at].into_iter().flatten().min()
             }
         }
     }
@@ -180,7 +189,7 @@ impl Machine {
             Input::Used(used) => self.used(used, now),
             Input::Connected => self.connected(now),
             Input::Failed(error) | Input::Condemned(error) => self.failed(error, now),
-            Input::Check => self.check(now),
+            Input::Check { by } => self.check(by, now),
             Input::Heard { progress, revision } => self.heard(progress, revision, now),
             Input::Counted(counted) => self.counted(counted, now),
             Input::Members(members) => self.rotation.refresh(members),
@@ -250,16 +259,19 @@ impl Machine {
                     self.failed(error, now);
                 }
             }
-            State::Up { pulse, read_by, members_at, .. } => {
-                match read_by {
-                    // It was us who did not run: the answer may be there and not be read yet.
-                    Some(by) if now > *by + LATE => *by = now + READ_WITHIN,
-                    Some(by) if now >= *by => {
-                        let cause = format!("no read is answered within {READ_WITHIN:?}");
-                        let error = WireError::unreachable("list", self.rotation.current(), cause);
+            State::Up { pulse, read, members_at, .. } => {
+                if let Some(Read { since, by }) = read
+                    && now >= *by
+                {
+                    let within = *by - *since;
+                    if now <= *by + LATE {
+                        let cause =
+                            format!("no read is answered within {:.1} s", within.as_secs_f64());
+                        let error = WireError::unreachable("count", self.rotation.current(), cause);
                         return self.failed(error, now);
                     }
-                    _ => {}
+                    // It was us who did not run: the answer may be there and not be read yet.
+                    (*since, *by) = (now, now + within);
                 }
                 if members_at.is_some_and(|at| now >= at) {
                     let every = MEMBERS_EVERY.mul_f64(self.rng.random_range(0.8..1.2));
@@ -277,14 +289,8 @@ impl Machine {
     fn connected(&mut self, now: Instant) {
         if let State::Connecting { .. } = self.state {
             let members_at = self.follow_members.then_some(now);
-            self.state = State::Up {
-                since: now,
-                pulse: None,
-                seen: 0,
-                asked_at: 0,
-                read_by: None,
-                members_at,
-            };
+            self.state =
+                State::Up { since: now, pulse: None, seen: 0, asked_at: 0, read: None, members_at };
             self.actions.push_back(Action::Up);
         }
     }
@@ -298,11 +304,14 @@ impl Machine {
     }
 
     /// Asks for a sign of life and, linearizably, for a count. One that is under way will do.
-    fn check(&mut self, now: Instant) {
-        let State::Up { pulse: Some(pulse), read_by, .. } = &mut self.state else { return };
-        let reads = read_by.is_none();
-        read_by.get_or_insert(now + READ_WITHIN);
-        let beat = match pulse.check(now) {
+    fn check(&mut self, by: Instant, now: Instant) {
+        let State::Up { pulse, read, .. } = &mut self.state else { return };
+        let reads = read.is_none();
+        let read = read.get_or_insert(Read { since: now, by });
+        read.by = read.by.min(by);
+        // Without a watch there is no stream to show a sign of life.
+        let probes = pulse.as_mut().map_or(Beat::Nothing, |pulse| pulse.check(now));
+        let beat = match probes {
             Beat::Probe if reads => Beat::Both,
             Beat::Nothing if reads => Beat::Count,
             beat => beat,
@@ -332,13 +341,13 @@ impl Machine {
     }
 
     fn counted(&mut self, counted: Result<i64, WireError>, now: Instant) {
-        let State::Up { asked_at, read_by, pulse: Some(pulse), .. } = &mut self.state else {
-            return;
-        };
+        let State::Up { asked_at, read, pulse, .. } = &mut self.state else { return };
         let revision = match counted {
             Ok(revision) => revision,
             // That is an answer, too. A member that stays without a leader ends its watches.
-            Err(error) if matches!(error.kind, Kind::Denied | Kind::Electing) => *asked_at,
+            Err(error) if matches!(error.kind, Kind::Denied | Kind::Electing | Kind::Busy) => {
+                *asked_at
+            }
             // Without one, the pulse decides when its time comes.
             Err(_) => return,
         };
@@ -348,8 +357,10 @@ impl Machine {
             let error = WireError::unreachable("watch", self.rotation.current(), cause);
             return self.failed(error, now);
         }
-        *read_by = None;
-        pulse.counted(now);
+        *read = None;
+        if let Some(pulse) = pulse {
+            pulse.counted(now);
+        }
     }
 
     fn failed(&mut self, error: WireError, now: Instant) {

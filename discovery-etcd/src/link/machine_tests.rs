@@ -306,7 +306,7 @@ fn late_news_of_every_kind_is_ignored_in_every_state() {
             ("connected", Input::Connected),
             ("failed", Input::Failed(error(Kind::Unreachable))),
             ("condemned", Input::Condemned(error(Kind::Denied))),
-            ("check", Input::Check),
+            ("check", Input::Check { by: now + s(4) }),
             ("heard", Input::Heard { progress: false, revision: 99 }),
             ("progress", Input::Heard { progress: true, revision: 0 }),
             ("counted", Input::Counted(Ok(99))),
@@ -324,7 +324,7 @@ fn late_news_of_every_kind_is_ignored_in_every_state() {
             "idle" | "waiting" => &[],
             "denied" => &["retry", "needed"],
             "connecting" => &["connected", "failed", "condemned", "retry"],
-            "up" => &["failed", "condemned", "heard", "progress"],
+            "up" => &["failed", "condemned", "check", "heard", "progress"],
             "alive" => &["failed", "condemned", "check", "heard", "progress"],
             "probing" => {
                 &["failed", "condemned", "check", "heard", "progress", "counted", "behind"]

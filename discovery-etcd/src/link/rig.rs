@@ -85,6 +85,10 @@ impl Rig {
         assert!(self.progress().is_empty());
     }
 
+    pub(super) fn check(&mut self, within: Duration) -> Vec<Action> {
+        self.hear(Input::Check { by: self.now + within })
+    }
+
     pub(super) fn fail(&mut self, kind: Kind) -> Vec<Action> {
         self.hear(Input::Failed(error(kind)))
     }

@@ -18,7 +18,7 @@ use super::ticket::{Backlog, Command, Letter, News, Request, Ticket, Wish, weigh
 use super::watches::{CREATED_WITHIN, Owner, Watches};
 use crate::rotation::Rotation;
 use crate::wait::{BoxFuture, answered, reached};
-use crate::wire::{Connect, Event, Heard, Kind, Result, Wire, WireError};
+use crate::wire::{Connect, Event, Heard, Keys, Kind, Result, Wire, WireError};
 
 /// So many bytes of events may wait for a user. Who is further behind lists anew, which is bounded by
 /// what there is and not by what happened.
@@ -223,7 +223,7 @@ impl<C: Connect> Keeper<C> {
             Wish::Open { turn, keys } => self.watches.open(Owner { user, turn }, keys),
             Wish::Close => self.close(user),
             Wish::Condemn(error) => self.machine.handle(Input::Condemned(error), now),
-            Wish::Check => self.machine.handle(Input::Check, now),
+            Wish::Check { by } => self.machine.handle(Input::Check { by }, now),
         }
     }
 
@@ -311,13 +311,9 @@ impl<C: Connect> Keeper<C> {
             }
             Action::Count => {
                 let Some(wire) = self.wire.clone() else { return };
-                match self.watches.some_keys().cloned() {
-                    Some(keys) => {
-                        self.counting = Some(Box::pin(async move { wire.count(&keys).await }));
-                    }
-                    // Nothing was ever watched, so nothing can be out of date.
-                    None => self.machine.handle(Input::Counted(Ok(i64::MAX)), Instant::now()),
-                }
+                // Where nothing was ever watched any will do, also one that may not be read.
+                let keys = self.watches.some_keys().cloned().unwrap_or(Keys::One(vec![0]));
+                self.counting = Some(Box::pin(async move { wire.count(&keys).await }));
             }
             Action::Members => {
                 if let Some(wire) = self.wire.clone() {

@@ -381,7 +381,7 @@ async fn what_is_said_of_a_former_connection_is_ignored() {
     // It has not been told yet.
     let error = WireError::unreachable("ask", "b", "the connection is dead");
     slow.condemn(error.clone());
-    slow.check();
+    slow.check(Instant::now() + s(4));
     slow.open(prefix("a/"));
     slow.close();
     slow.open(prefix("a/"));

@@ -48,7 +48,7 @@ pub(super) enum Wish {
     Open { turn: u32, keys: Keys },
     Close,
     Condemn(WireError),
-    Check,
+    Check { by: Instant },
     Hurry { until: Instant },
     NeededBy(Option<Instant>),
     Leave,
@@ -124,9 +124,10 @@ impl<W> Ticket<W> {
         self.tell(Wish::Condemn(error));
     }
 
-    /// Something took too long: is the connection alive?
-    pub(crate) fn check(&self) {
-        self.tell(Wish::Check);
+    /// Something takes long: is the connection alive? Unless that is known by then, it is given up;
+    /// if it is, nothing is said.
+    pub(crate) fn check(&self, by: Instant) {
+        self.tell(Wish::Check { by });
     }
 
     /// This user leaves and has time until then.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{
-    Desired, Instance, Registration, RegistrationState, RegistrationStatus, Weight,
+    Desired, Instance, Registration, RegistrationState, RegistrationStatus, ServiceName, Weight,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -14,15 +14,45 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Keeper, Machine, OnConflict, Plan, Tenancy, Told};
 use crate::fake::{Fake, FakeWire, Faults, LATEST, Store, for_each_seed};
-use crate::format::{Entry, Format, Native};
+use crate::format::{Decoded, Encoded, Entry, Format, Native, Record, Undecodable, Unencodable};
 use crate::link::Link;
 use crate::rotation::Rotation;
 use crate::wire::KeyValue;
 
 const KEY: &[u8] = b"/services/a/1";
+const OTHER: &[u8] = b"/services/a/other";
 const TTL: Duration = Duration::from_secs(6);
 /// etcd takes this long at most to drop a lease whose time is over.
 const EXPIRY: Duration = Duration::from_millis(500);
+
+/// The native format for another key.
+#[derive(Debug)]
+struct Other;
+
+impl Format for Other {
+    fn prefix(&self, service: Option<&ServiceName>) -> Vec<u8> {
+        Native::new("/services").prefix(service)
+    }
+
+    fn record<'k>(&self, key: &'k [u8]) -> Result<Record<'k>, Undecodable> {
+        Native::new("/services").record(key)
+    }
+
+    fn decode(&self, entries: &[Entry<'_>]) -> Result<Decoded, Undecodable> {
+        Native::new("/services").decode(entries)
+    }
+
+    fn encode(&self, instance: &Instance) -> Result<Encoded, Unencodable> {
+        let encoded = Native::new("/services").encode(instance)?;
+        Ok(Encoded { key: OTHER.to_vec(), ..encoded })
+    }
+}
+
+/// For a registration beside the one of `KEY`.
+fn other(plan: &mut Plan) {
+    plan.raw_key = OTHER.to_vec();
+    plan.format = Arc::new(Other);
+}
 
 struct Node {
     etcd: Fake,
@@ -244,6 +274,7 @@ fn mishap(etcd: &Fake, rng: &mut StdRng) {
             trouble: rng.random_range(0.0..0.6),
             denied: if rng.random_bool(0.2) { 0.3 } else { 0.0 },
             busy: if rng.random_bool(0.2) { 0.3 } else { 0.0 },
+            slow: false,
         }),
     }
 }
@@ -445,5 +476,7 @@ fn a_seed_always_gives_the_same_course() {
     assert!(told() == told());
 }
 
+#[path = "patience_tests.rs"]
+mod patience;
 #[path = "sharing_chaos_tests.rs"]
 mod sharing;

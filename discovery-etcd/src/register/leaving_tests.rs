@@ -78,8 +78,7 @@ fn leaving_revokes_at_once_and_is_over_when_confirmed_or_never_begun() {
             rig.hear(Input::NotWatching(error(Kind::Denied)));
             assert!(matches!(rig.question(), Question::Revoke { .. }), "{phase}");
             // Not answered: elsewhere, in time.
-            rig.tick();
-            assert_eq!(rig.condemned, 1, "{phase}");
+            assert_eq!(rig.dies(), LEAVE_WITHIN, "{phase}");
             assert!(!rig.ended && rig.now + ms(1_900) < deadline, "{phase}");
             rig.up();
             assert!(matches!(rig.question(), Question::Revoke { .. }), "{phase}");
@@ -165,7 +164,7 @@ fn leaving_while_granting_does_not_wait_for_what_was_never_put() {
         |rig| rig.fail(Kind::LeaseNotFound),
         |rig| rig.fail(Kind::Denied),
         |rig| rig.down(),
-        |rig| assert_eq!(rig.tick(), LEAVE_WITHIN),
+        |rig| assert_eq!(rig.dies(), LEAVE_WITHIN),
     ];
     for end in ends {
         let mut rig = Rig::begun(plan());

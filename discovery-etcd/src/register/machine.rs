@@ -75,6 +75,11 @@ struct Asked {
     /// The wish that a put carries.
     wish: u64,
     sent: Instant,
+    /// How long an answer usually takes at most.
+    within: Duration,
+    /// The link was told that this one is late.
+    checked: bool,
+    /// When to do something about it.
     deadline: Instant,
 }
 
@@ -102,6 +107,8 @@ pub(crate) struct Machine {
     hold: Instant,
     /// A new token was asked for since something went well.
     refreshed: bool,
+    /// The last question was not answered, over a connection that is alive.
+    unanswered: bool,
     /// Since when the member has no leader.
     electing: Option<Instant>,
     backoff: Backoff,
@@ -130,6 +137,7 @@ impl Machine {
             verify_at: now,
             hold: now,
             refreshed: false,
+            unanswered: false,
             electing: None,
             backoff: Backoff::default(),
             rng,
@@ -220,6 +228,7 @@ impl Machine {
             Input::Answer(answer) => {
                 // None: an answer to a question that no longer matters.
                 if let Some(asked) = self.take_asked(now) {
+                    self.unanswered = false;
                     match answer {
                         Ok(answer) => self.answered(asked, answer, now),
                         Err(error) => {
@@ -272,6 +281,7 @@ impl Machine {
         self.early = None;
         self.hold = now;
         self.refreshed = false;
+        self.unanswered = false;
         self.electing = None;
         if let Some(lease) = &mut self.lease {
             // While we were away its time went on.
@@ -329,22 +339,41 @@ impl Machine {
             self.give_up = None;
             self.report(state);
         }
-        if self.asked.as_ref().is_some_and(|asked| now >= asked.deadline)
-            && let Some(asked) = self.take_asked(now)
-        {
-            let within = (asked.deadline - asked.sent).as_secs_f64();
-            let cause = format!("no answer within {within:.1} s");
-            let Link::Up { endpoint, .. } = &self.link else { return };
-            let attempt = asked.question.attempt(&self.key());
-            let error = WireError::unreachable(&attempt, endpoint, cause);
-            self.lost(error, now);
-        }
+        self.wait_on(now);
         // Whose time it is may have changed with the connection.
         if matches!(self.status.state, RegistrationState::Registered)
             && self.expires().is_some_and(|at| now >= at)
         {
             self.report(RegistrationState::Registering(self.last_error.clone()));
         }
+    }
+
+    /// What was asked is not answered yet.
+    fn wait_on(&mut self, now: Instant) {
+        let Some(asked) = self.asked.as_mut().filter(|asked| now >= asked.deadline) else { return };
+        if !asked.checked {
+            // One slow answer is no reason to take the connection from all who share it; but if
+            // nothing else is answered on it either, it is given up when this one's time is over.
+            asked.checked = true;
+            asked.deadline = now + asked.within;
+            return self.actions.push_back(Action::Check { by: now + asked.within / 2 });
+        }
+        let Some(asked) = self.take_asked(now) else { return };
+        let Link::Up { endpoint, .. } = &self.link else { return };
+        let cause = format!("no answer within {:.1} s", (now - asked.sent).as_secs_f64());
+        let attempt = asked.question.attempt(&self.key());
+        let error = WireError::unreachable(&attempt, endpoint, cause);
+        // The connection is alive, so this is asked again on it. A lease has no time for that; and
+        // what is never answered may be answered elsewhere, except where there is no time left.
+        let renews = matches!(asked.question, Question::Renew { .. });
+        if !self.is_leaving() && (renews || self.unanswered) {
+            return self.lost(error, now);
+        }
+        self.unanswered = true;
+        if let Question::Put(_) = asked.question {
+            self.place = Place::Unknown;
+        }
+        self.trouble(error);
     }
 
     /// What was asked is answered or no longer matters.
@@ -422,7 +451,8 @@ impl Machine {
             _ => 0,
         };
         self.actions.push_back(Action::Ask(question.clone()));
-        self.asked = Some(Asked { question, wish, sent: now, deadline: now + within });
+        let deadline = now + within / 2;
+        self.asked = Some(Asked { question, wish, sent: now, within, checked: false, deadline });
     }
 
     fn alive(&mut self, alive: bool) {

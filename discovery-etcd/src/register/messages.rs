@@ -185,6 +185,8 @@ pub(crate) enum Action {
     Watch(Keys),
     /// Ask this; whatever was asked before no longer matters.
     Ask(Question),
+    /// An answer is late: is the connection alive? If that is not known by then, it is of no use.
+    Check { by: Instant },
     /// The connection is of no use: give up whatever was asked of it.
     Condemn(WireError),
     /// We leave and have time until then.

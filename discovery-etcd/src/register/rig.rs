@@ -60,6 +60,8 @@ pub(super) struct Rig {
     pub(super) reports: Vec<RegistrationStatus>,
     pub(super) other_ttl: Option<Duration>,
     pub(super) condemned: usize,
+    /// Whether the connection is alive has to be known by then.
+    pub(super) check: Option<Instant>,
     pub(super) hurry: Option<Instant>,
     pub(super) needed_by: Option<Instant>,
     pub(super) ended: bool,
@@ -133,6 +135,7 @@ impl Rig {
             reports: Vec::new(),
             other_ttl: None,
             condemned: 0,
+            check: None,
             hurry: None,
             needed_by: None,
             ended: false,
@@ -163,6 +166,10 @@ impl Rig {
                     );
                     assert!(at_once || !holds, "{question:?} too early");
                     self.asked = Some(question);
+                }
+                Action::Check { by } => {
+                    assert!(self.machine.asked.is_some() && by > self.now, "{:?}", self.machine);
+                    self.check = Some(by);
                 }
                 Action::Condemn(_) => {
                     self.asked = None;
@@ -251,6 +258,32 @@ impl Rig {
             self.tick();
         }
         panic!("nothing is ever asked: {:?}", self.machine);
+    }
+
+    /// The connection is dead: nothing is answered, and the link gives it up. How long that took.
+    pub(super) fn dies(&mut self) -> Duration {
+        let from = self.now;
+        self.check = None;
+        while self.check.is_none() {
+            self.tick();
+        }
+        self.now = self.check.take().expect("it was asked for");
+        self.down();
+        self.now - from
+    }
+
+    /// What is asked is not answered, though the connection is alive. How long it took to say so.
+    pub(super) fn unanswered(&mut self) -> Duration {
+        assert!(self.asked.take().is_some(), "nothing is asked: {:?}", self.machine);
+        let (from, condemned) = (self.now, self.condemned);
+        self.check = None;
+        let sent = self.machine.asked.as_ref().map(|asked| asked.sent);
+        while self.machine.asked.as_ref().map(|asked| asked.sent) == sent && !self.has_given_up() {
+            self.tick();
+        }
+        assert!(self.check.is_some() || self.has_given_up(), "the link was not asked");
+        assert!(self.condemned <= condemned + 1);
+        self.now - from
     }
 
     pub(super) fn up(&mut self) {

@@ -141,23 +141,54 @@ impl<W: Wire> SharedLease<W> {
         let Some(wire) = self.wire.clone() else { return now + FAR };
         let known = *self.home.borrow();
         let within = known.map_or(ANSWER_WITHIN, |home| answer_within(home.granted));
-        let asked = if let (Some(id), Some(home)) = (self.id, known) {
-            let renewed = timeout(within, renewal(wire.renew(id))).await;
-            renewed.map(|renewed| renewed.map(|()| home.granted))
-        } else {
-            let id = *self.id.get_or_insert_with(|| self.rng.random_range(1..=i64::MAX));
-            timeout(within, grant(&wire, id, self.ttl)).await
+        let id = *self.id.get_or_insert_with(|| self.rng.random_range(1..=i64::MAX));
+        let answer = match known {
+            Some(home) => {
+                let renewed = async { renewal(wire.renew(id)).await.map(|()| home.granted) };
+                self.answer("renew", within, &wire, renewed).await
+            }
+            None => self.answer("grant", within, &wire, grant(&wire, id, self.ttl)).await,
         };
-        let answer = asked.unwrap_or_else(|_| {
-            let cause = format!("no answer within {:.1} s", within.as_secs_f64());
-            let what = if known.is_some() { "renew" } else { "grant" };
-            let attempt = format!("{what} the shared lease of {} s", self.ttl.as_secs());
-            Err(WireError::unreachable(&attempt, &wire.endpoint(), cause))
-        });
         self.over();
         match answer {
-            Ok(granted) => self.confirmed(granted, now),
-            Err(error) => self.failed(&wire, error).await,
+            Some(Ok(granted)) => self.confirmed(granted, now),
+            Some(Err(error)) => self.failed(&wire, error).await,
+            // Again, once there is a connection.
+            None => Instant::now(),
+        }
+    }
+
+    /// Waits for an answer. When half of its time is over, the link has to see whether the connection
+    /// is alive; if it is, the answer may take longer. `None`: the connection is gone.
+    async fn answer<T>(
+        &mut self,
+        what: &str,
+        within: Duration,
+        wire: &W,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Option<Result<T>> {
+        let (sent, mut checked) = (Instant::now(), false);
+        let mut asked = std::pin::pin!(asked);
+        loop {
+            let until = sent + if checked { within * 3 / 2 } else { within / 2 };
+            tokio::select! {
+                answer = &mut asked => return Some(answer),
+                () = sleep_until(until) => {}
+                news = self.ticket.next() => {
+                    self.told(news).await;
+                    if self.wire.is_none() {
+                        return None;
+                    }
+                    continue;
+                }
+            }
+            if checked {
+                let cause = format!("no answer within {:.1} s", sent.elapsed().as_secs_f64());
+                let attempt = format!("{what} the shared lease of {} s", self.ttl.as_secs());
+                return Some(Err(WireError::unreachable(&attempt, &wire.endpoint(), cause)));
+            }
+            checked = true;
+            self.ticket.check(Instant::now() + within / 2);
         }
     }
 

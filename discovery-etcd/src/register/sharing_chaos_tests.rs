@@ -1,9 +1,6 @@
 //! Registrations that share a lease, through the same courses of faults.
 
-use discovery_core::ServiceName;
-
 use super::*;
-use crate::format::{Decoded, Encoded, Record, Undecodable, Unencodable};
 use crate::register::{Shared, SharedLease};
 
 /// The same where a registration moves its key between its own lease and a shared one.
@@ -22,30 +19,27 @@ async fn sharing(seed: u64) {
     let shared = Shared::of(&tenancy);
     let owner = tokio::spawn(lease.keep());
     let node = register_over(&etcd, &link, Some(tenancy), 1, &mut rng, |_| ());
-    let other = register_over(&etcd, &link, shared.tenancy(), 2, &mut rng, |plan| {
-        plan.raw_key = b"/services/a/other".to_vec();
-        plan.format = Arc::new(Other);
-    });
+    let other = register_over(&etcd, &link, shared.tenancy(), 2, &mut rng, other);
     node.suffers(&mut rng).await;
     if seed.is_multiple_of(2) {
         // In the middle of it, while the lease lives on.
         node.leaves(&mut rng, |rng| mishap(&etcd, rng)).await;
         calm(&etcd);
-        other.until_there(b"/services/a/other", Duration::from_secs(20)).await;
+        other.until_there(OTHER, Duration::from_secs(20)).await;
     } else {
         calm(&etcd);
         clear(&etcd);
         node.until_right(Duration::from_secs(20)).await;
-        other.until_there(b"/services/a/other", Duration::from_secs(20)).await;
+        other.until_there(OTHER, Duration::from_secs(20)).await;
         sleep(Duration::from_secs(20)).await;
         let leases = etcd.with(|store| {
             let key = |key: &[u8]| store.key(key).map(|entry| entry.lease);
-            assert_eq!(key(KEY), key(b"/services/a/other"), "they share it");
+            assert_eq!(key(KEY), key(OTHER), "they share it");
             store.leases().len()
         });
         assert_eq!(leases, 1, "and have no other");
         node.leaves(&mut rng, |_| ()).await;
-        assert!(other.is_there(b"/services/a/other"));
+        assert!(other.is_there(OTHER));
     }
     no_stranger_was_robbed(&etcd);
     drop(other.registration);
@@ -58,29 +52,6 @@ async fn sharing(seed: u64) {
 #[test]
 fn those_who_share_a_lease_come_and_go_as_those_who_do_not() {
     for_each_seed(300, sharing);
-}
-
-/// The native format for another key.
-#[derive(Debug)]
-struct Other;
-
-impl Format for Other {
-    fn prefix(&self, service: Option<&ServiceName>) -> Vec<u8> {
-        Native::new("/services").prefix(service)
-    }
-
-    fn record<'k>(&self, key: &'k [u8]) -> Result<Record<'k>, Undecodable> {
-        Native::new("/services").record(key)
-    }
-
-    fn decode(&self, entries: &[Entry<'_>]) -> Result<Decoded, Undecodable> {
-        Native::new("/services").decode(entries)
-    }
-
-    fn encode(&self, instance: &Instance) -> Result<Encoded, Unencodable> {
-        let encoded = Native::new("/services").encode(instance)?;
-        Ok(Encoded { key: b"/services/a/other".to_vec(), ..encoded })
-    }
 }
 
 /// Others use the shared lease, so the key does not go by itself.

@@ -190,6 +190,7 @@ impl<W: Wire> Keeper<W> {
                 let Some(wire) = self.wire.clone() else { return };
                 self.asked = Some(Box::pin(ask(wire, question)));
             }
+            Action::Check { by } => self.ticket.check(by),
             Action::Condemn(error) => {
                 self.asked = None;
                 self.wire = None;

@@ -2,6 +2,7 @@
 //! It never waits for a reader.
 
 use std::future::Future;
+use std::time::Duration;
 
 use discovery_core::stabilise::Stabiliser;
 use discovery_core::{Instance, InstanceKey, Publisher, Replacement, SourceError};
@@ -15,6 +16,9 @@ use crate::link::{News, Ticket};
 use crate::observe;
 use crate::wait::{BoxFuture, answered, reached};
 use crate::wire::{Keys, List, Wire, WireError};
+
+/// How long a read may take that is to say whether anything can be read: longer than an election.
+const READ_WITHIN: Duration = Duration::from_secs(4);
 
 type Set = Publisher<InstanceKey, Instance>;
 
@@ -177,7 +181,7 @@ impl<W: Wire> Follower<W> {
                 self.ticket.close();
             }
             Action::Condemn(error) => self.ticket.condemn(error),
-            Action::Check => self.ticket.check(),
+            Action::Check => self.ticket.check(Instant::now() + READ_WITHIN),
             Action::Trouble(error) => self.trouble(error),
         }
     }
