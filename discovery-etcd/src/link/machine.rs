@@ -25,7 +25,7 @@ use crate::wire::{Kind, WireError};
 
 /// How long connecting, authenticating included, may take …
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// … and while somebody is leaving: who does not answer must not use up all the time there is.
+/// … and while all who use it are leaving: who does not answer must not use up all the time there is.
 const HURRIED_WITHIN: Duration = Duration::from_secs(1);
 /// Even an attempt that hung for longer than the wait is not repeated without a breath.
 const BREATH: Duration = Duration::from_millis(50);
@@ -64,6 +64,8 @@ pub(super) enum Input {
     Hurry {
         until: Instant,
     },
+    /// Whether somebody uses it who does not leave.
+    Stays(bool),
     /// A lease is lost unless there is a connection by then.
     NeededBy(Instant),
     /// The credentials have changed: what was refused may not be now.
@@ -140,6 +142,8 @@ pub(super) struct Machine {
     state: State,
     backoff: Backoff,
     hurry: Option<Instant>,
+    /// Somebody uses it who is in no hurry, and needs a connection that takes its time, too.
+    stays: bool,
     rng: StdRng,
     actions: VecDeque<Action>,
 }
@@ -153,6 +157,7 @@ impl Machine {
             state: State::Idle { until: None, denied: false },
             backoff: Backoff::default(),
             hurry: None,
+            stays: false,
             rng,
             actions: VecDeque::new(),
         }
@@ -196,13 +201,14 @@ impl Machine {
             Input::Hurry { until: leaving } => {
                 self.hurry = self.hurry.max(Some(leaving));
                 self.backoff.reset();
-                match &mut self.state {
-                    State::Waiting { until, .. } => *until = now,
-                    State::Connecting { since, within, .. } => {
-                        *within = (*within).min(now + HURRIED_WITHIN - *since);
-                    }
-                    State::Idle { .. } | State::Up { .. } => {}
+                if let State::Waiting { until, .. } = &mut self.state {
+                    *until = now;
                 }
+                self.pace(now);
+            }
+            Input::Stays(stays) => {
+                self.stays = stays;
+                self.pace(now);
             }
             Input::NeededBy(needed) => {
                 // The less time is left, the shorter the wait. With none left there is no hurry.
@@ -242,13 +248,30 @@ impl Machine {
         }
     }
 
+    /// How long an attempt that begins now may take.
+    fn connect_within(&self, now: Instant) -> Duration {
+        let hurried = !self.stays && self.hurry.is_some_and(|until| now < until);
+        if hurried { HURRIED_WITHIN } else { CONNECT_WITHIN }
+    }
+
+    /// Gives the attempt under way the time that it may take by those who need it now.
+    fn pace(&mut self, now: Instant) {
+        let left = self.connect_within(now);
+        if let State::Connecting { since, within, .. } = &mut self.state {
+            *within = if left < CONNECT_WITHIN {
+                (*within).min(now + left - *since)
+            } else {
+                CONNECT_WITHIN
+            };
+        }
+    }
+
     fn tick(&mut self, now: Instant) {
+        let within = self.connect_within(now);
         match &mut self.state {
             State::Idle { .. } => {}
             State::Waiting { until, .. } if now < *until => {}
             State::Waiting { .. } => {
-                let hurried = self.hurry.is_some_and(|until| now < until);
-                let within = if hurried { HURRIED_WITHIN } else { CONNECT_WITHIN };
                 self.state = State::Connecting { since: now, within, outdated: false };
                 self.actions.push_back(Action::Connect(self.rotation.current().to_owned()));
             }

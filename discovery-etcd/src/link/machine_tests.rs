@@ -221,6 +221,32 @@ fn who_leaves_does_not_wait_for_a_server_that_hangs() {
 }
 
 #[test]
+fn who_leaves_does_not_cut_short_what_others_need() {
+    let hurry = |rig: &mut Rig| drop(rig.hear(Input::Hurry { until: rig.now + s(60) }));
+    let mut rig = Rig::new();
+    rig.hear(Input::Stays(true));
+    rig.connecting();
+    hurry(&mut rig);
+    assert_eq!(rig.wait(), s(3), "nor the attempt under way");
+    down(&rig.tick().1);
+    rig.connecting();
+    assert_eq!(rig.wait(), s(3), "nor the next one");
+    // The last of them leaves, too; and another one comes.
+    rig.now += ms(1_500);
+    assert!(rig.hear(Input::Stays(false)).is_empty());
+    assert_eq!(rig.wait(), s(1));
+    assert!(rig.hear(Input::Stays(true)).is_empty());
+    assert_eq!(rig.wait(), ms(1_500));
+    // Those who stay and are in no hurry change nothing.
+    let mut rig = Rig::new();
+    rig.connecting();
+    for stays in [true, false] {
+        rig.hear(Input::Stays(stays));
+        assert_eq!(rig.wait(), s(3));
+    }
+}
+
+#[test]
 fn who_leaves_has_the_next_attempt_made_at_once_and_the_waits_start_anew() {
     for name in ["waiting", "denied"] {
         let (_, mut rig) = reached(&[name]).next().unwrap();

@@ -49,6 +49,7 @@ impl<W: Wire> Link<W> {
             connector: Arc::new(connector),
             machine: Machine::new(rotation, follow_members, rng),
             users: HashMap::new(),
+            stay: 0,
             connection: 0,
             watches: Watches::default(),
             wire: None,
@@ -81,12 +82,16 @@ struct User<W> {
     mailbox: Mailbox<Letter<W>>,
     backlog: Backlog,
     needed_by: Option<Instant>,
+    /// It does not leave.
+    stays: bool,
 }
 
 struct Keeper<C: Connect> {
     connector: Arc<C>,
     machine: Machine,
     users: HashMap<UserId, User<C::Wire>>,
+    /// How many of them do not leave.
+    stay: usize,
     /// Counts the connections.
     connection: u64,
     watches: Watches,
@@ -191,7 +196,9 @@ impl<C: Connect> Keeper<C> {
                 if let Some(news) = news {
                     let _ = mailbox.unbounded_send(Letter::Link(self.connection, news));
                 }
-                self.users.insert(id, User { mailbox, backlog, needed_by: None });
+                self.users.insert(id, User { mailbox, backlog, needed_by: None, stays: true });
+                self.stay += 1;
+                self.machine.handle(Input::Stays(true), now);
                 self.machine.handle(Input::Used(true), now);
             }
             Command::Retry => {
@@ -207,12 +214,17 @@ impl<C: Connect> Keeper<C> {
         match wish {
             Wish::Leave => {
                 self.close(user);
+                self.leaves(user, now);
                 self.users.remove(&user);
                 if self.users.is_empty() {
                     self.machine.handle(Input::Used(false), now);
                 }
             }
-            Wish::Hurry { until } => self.machine.handle(Input::Hurry { until }, now),
+            Wish::Hurry { until } => {
+                self.leaves(user, now);
+                self.machine.handle(Input::Hurry { until }, now);
+            }
+            Wish::Follow => self.leaves(user, now),
             Wish::NeededBy(by) => {
                 if let Some(user) = self.users.get_mut(&user) {
                     user.needed_by = by;
@@ -224,6 +236,16 @@ impl<C: Connect> Keeper<C> {
             Wish::Close => self.close(user),
             Wish::Condemn(error) => self.machine.handle(Input::Condemned(error), now),
             Wish::Check { by } => self.machine.handle(Input::Check { by }, now),
+        }
+    }
+
+    /// This user is in no need of a connection for long.
+    fn leaves(&mut self, user: UserId, now: Instant) {
+        if let Some(user) = self.users.get_mut(&user)
+            && std::mem::take(&mut user.stays)
+        {
+            self.stay -= 1;
+            self.machine.handle(Input::Stays(self.stay > 0), now);
         }
     }
 

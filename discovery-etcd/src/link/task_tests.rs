@@ -22,6 +22,8 @@ struct Way(Arc<Mutex<Attempts>>, Fake);
 struct Attempts {
     at: Vec<Instant>,
     away: Option<Kind>,
+    /// How long an attempt takes.
+    takes: Duration,
 }
 
 impl Way {
@@ -34,10 +36,11 @@ impl Connect for Way {
     type Wire = FakeWire;
 
     async fn connect(&self, endpoint: &str) -> Result<FakeWire> {
-        let away = self.attempts(|attempts| {
+        let (away, takes) = self.attempts(|attempts| {
             attempts.at.push(Instant::now());
-            attempts.away
+            (attempts.away, attempts.takes)
         });
+        sleep(takes).await;
         match away {
             Some(kind) => Err(WireError::new(kind, "connect", endpoint, "it is away")),
             None => self.1.connect(endpoint).await,
@@ -557,4 +560,33 @@ async fn the_lease_that_is_lost_next_decides_and_not_one_that_is_lost_already() 
     assert!(rig.attempts_in(from, 0..5) > 2, "for the first");
     assert!(rig.attempts_in(from, 25..30) > 2, "for the second");
     assert!(rig.attempts_in(from, 31..90) < 9, "for none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_cuts_short_no_connecting_that_others_need() {
+    let rig = Rig::new();
+    let (mut stays, leaves, follows) = (rig.user().await, rig.user().await, rig.user().await);
+    follows.follow();
+    // An endpoint that is far away, or checks passwords slowly.
+    rig.way.attempts(|attempts| attempts.takes = s(2));
+    rig.etcd.cut();
+    down(&mut stays).await;
+    leaves.hurry(Instant::now() + s(60));
+    up(&mut stays).await;
+    assert_eq!(rig.attempts(), 2);
+    // Those who are left have all the time, and who is there for those who leave has none.
+    let mut last = rig.user().await;
+    drop(stays);
+    last.hurry(Instant::now() + s(60));
+    rig.etcd.cut();
+    down(&mut last).await;
+    let error = down(&mut last).await.to_string();
+    assert!(error.ends_with("no answer within 1.0 s"), "{error}");
+    let mut next = rig.link.join();
+    while !matches!(self::next(&mut next).await, News::Up(_)) {}
+    // Once they are gone, so is the haste.
+    drop((leaves, last, follows));
+    rig.etcd.cut();
+    down(&mut next).await;
+    up(&mut next).await;
 }

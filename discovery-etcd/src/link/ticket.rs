@@ -50,6 +50,7 @@ pub(super) enum Wish {
     Condemn(WireError),
     Check { by: Instant },
     Hurry { until: Instant },
+    Follow,
     NeededBy(Option<Instant>),
     Leave,
 }
@@ -133,6 +134,11 @@ impl<W> Ticket<W> {
     /// This user leaves and has time until then.
     pub(crate) fn hurry(&self, until: Instant) {
         self.tell(Wish::Hurry { until });
+    }
+
+    /// This user is there for others: once they all leave, it is in no need of a connection.
+    pub(crate) fn follow(&self) {
+        self.tell(Wish::Follow);
     }
 
     /// A lease is lost unless there is a connection by then.

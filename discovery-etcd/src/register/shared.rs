@@ -80,6 +80,7 @@ pub(crate) struct SharedLease<W: Wire> {
 impl<W: Wire> SharedLease<W> {
     /// The owner, to be spawned, and the first use of the lease.
     pub(crate) fn new(ticket: Ticket<W>, ttl: Duration, rng: StdRng) -> (Self, Tenancy) {
+        ticket.follow();
         let (home, news) = watch::channel(None);
         let doubt = Arc::new(Notify::new());
         let (used, _used) = watch::channel(());
