@@ -18,7 +18,7 @@ use super::ticket::{Backlog, Command, Letter, News, Request, Ticket, Wish, weigh
 use super::watches::{CREATED_WITHIN, Owner, Watches};
 use crate::rotation::Rotation;
 use crate::wait::{BoxFuture, answered, reached};
-use crate::wire::{Connect, Event, Heard, Keys, Kind, Result, Wire, WireError};
+use crate::wire::{ANY, Connect, Event, Heard, Keys, Kind, Result, Wire, WireError};
 
 /// So many bytes of events may wait for a user. Who is further behind lists anew, which is bounded by
 /// what there is and not by what happened.
@@ -334,7 +334,7 @@ impl<C: Connect> Keeper<C> {
             Action::Count => {
                 let Some(wire) = self.wire.clone() else { return };
                 // Where nothing was ever watched any will do, also one that may not be read.
-                let keys = self.watches.some_keys().cloned().unwrap_or(Keys::One(vec![0]));
+                let keys = self.watches.some_keys().cloned().unwrap_or(Keys::One(ANY.to_vec()));
                 self.counting = Some(Box::pin(async move { wire.count(&keys).await }));
             }
             Action::Members => {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Channel, Client, Compare, CompareOp, ConnectOptions, GetOptions, LeaseGrantOptions, PutOptions,
-    ResponseHeader, Txn, TxnOp, TxnOpResponse,
+    Channel, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, LeaseGrantOptions,
+    PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse,
 };
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
@@ -15,7 +15,7 @@ use super::dial::Dial;
 use super::pages::{LARGEST_MESSAGE, Pages};
 use super::stream::EtcdStream;
 use super::{
-    Connect, Found, Guard, GuardedPut, KeyValue, Keys, List, Page, PutReply, Result, Wire,
+    Connect, Found, Guard, GuardedPut, KeyValue, Keys, Kind, List, Page, PutReply, Result, Wire,
     WireError,
 };
 use crate::config::{Credentials, EtcdConfig};
@@ -27,6 +27,12 @@ const PING_WITHIN: Duration = Duration::from_secs(5);
 /// A page must be able to arrive while the one before it is still being read.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
+
+/// A password that was refused is not presented again for this long, however many want it: it is for
+/// people to mend, and each check takes etcd a tenth of a second of a processor.
+const REFUSED_FOR: Duration = Duration::from_secs(8);
+/// A key to read where it does not matter which, and whether it may be read.
+pub(crate) const ANY: [u8; 1] = [0];
 
 /// The credentials as they are now; they can be changed while the program runs.
 type SharedCredentials = Arc<Mutex<Option<Credentials>>>;
@@ -119,7 +125,11 @@ impl Connect for EtcdConnector {
         Ok(EtcdWire(Arc::new(Inner {
             client,
             credentials: self.credentials.clone(),
-            presented: tokio::sync::Mutex::new((credentials, Instant::now())),
+            presented: tokio::sync::Mutex::new(Presented {
+                credentials,
+                good: Instant::now(),
+                refused: None,
+            }),
             pages: self.pages.clone(),
             endpoint: Arc::from(endpoint),
             secure: endpoint.starts_with("https://"),
@@ -135,8 +145,7 @@ pub(crate) struct EtcdWire(Arc<Inner>);
 struct Inner {
     client: Client,
     credentials: SharedCredentials,
-    /// Which credentials were presented last, and when that began.
-    presented: tokio::sync::Mutex<(Option<Credentials>, Instant)>,
+    presented: tokio::sync::Mutex<Presented>,
     pages: Arc<Pages>,
     endpoint: Arc<str>,
     secure: bool,
@@ -160,7 +169,39 @@ pub(super) fn failure(
     }
 }
 
+/// What is known of the token of a connection.
+struct Presented {
+    /// What was presented for it.
+    credentials: Option<Credentials>,
+    /// As of when it was good.
+    good: Instant,
+    /// The last credentials that were refused, when, and in which words.
+    refused: Option<(Credentials, Instant, WireError)>,
+}
+
 impl EtcdWire {
+    /// Whether the token is good. A watch says the same of a dead one and of keys that are not for us;
+    /// a read tells the two apart, and costs etcd next to nothing, while checking a password takes
+    /// a tenth of a second of a processor. Where it is merely over, etcd-client replaces it on the way;
+    /// an error of the kind [`Kind::Denied`] is that the password was refused for it.
+    async fn try_token(&self) -> Result<bool> {
+        let options = GetOptions::new().with_count_only();
+        let error = match self.kv().get(ANY, Some(options)).await {
+            Ok(_) => return Ok(true),
+            Err(error) => error,
+        };
+        let says =
+            |words| matches!(&error, Error::GRpcStatus(status) if status.message().contains(words));
+        if says("permission denied") {
+            return Ok(true);
+        }
+        let failed = failure(&self.0.heard, "authenticate", &self.0.endpoint, &error);
+        if failed.kind == Kind::Denied && !says("authentication failed") {
+            return Ok(false);
+        }
+        Err(failed)
+    }
+
     fn failed<'a>(
         &'a self,
         attempt: &'a str,
@@ -189,17 +230,45 @@ impl Wire for EtcdWire {
         let asked = Instant::now();
         let mut presented = self.0.presented.lock().await;
         let Some(credentials) = lock(&self.0.credentials).clone() else { return Ok(()) };
-        // Somebody else has done it while we waited: many watches find out at once.
-        if presented.0.as_ref() == Some(&credentials) && presented.1 >= asked {
-            return Ok(());
+        if let Some((refused, at, error)) = &presented.refused
+            && *refused == credentials
+            && at.elapsed() < REFUSED_FOR
+        {
+            return Err(error.clone());
         }
-        let began = Instant::now();
-        let (user, password) = credentials.parts();
-        let user = Some((user.to_owned(), password.to_owned()));
-        let mut client = self.0.client.clone();
-        client.update_user(user).await.map_err(self.failed("authenticate"))?;
-        *presented = (Some(credentials), began);
-        Ok(())
+        let now = Instant::now();
+        let mut result = Ok(());
+        if presented.credentials.as_ref() == Some(&credentials) {
+            // Somebody else has seen to it while we waited: many find out at once.
+            if presented.good >= asked {
+                return Ok(());
+            }
+            match self.try_token().await {
+                Ok(true) => {
+                    presented.good = now;
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) if error.kind == Kind::Denied => result = Err(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if result.is_ok() {
+            let (user, password) = credentials.parts();
+            let user = Some((user.to_owned(), password.to_owned()));
+            let mut client = self.0.client.clone();
+            result = client.update_user(user).await.map_err(self.failed("authenticate"));
+        }
+        match &result {
+            Ok(()) => {
+                *presented = Presented { credentials: Some(credentials), good: now, refused: None };
+            }
+            Err(error) if error.kind == Kind::Denied => {
+                presented.refused = Some((credentials, Instant::now(), error.clone()));
+            }
+            Err(_) => {}
+        }
+        result
     }
 
     async fn members(&self) -> Result<Vec<String>> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use classify::{Kind, WireError};
-pub(crate) use etcd::{ChannelMaker, EtcdConnector, EtcdWire, shown};
+pub(crate) use etcd::{ANY, ChannelMaker, EtcdConnector, EtcdWire, shown};
 
 pub(crate) type Result<T> = std::result::Result<T, WireError>;
 
@@ -35,7 +35,9 @@ pub(crate) trait Wire: Clone + Send + Sync + 'static {
     /// The stream that all watches of this connection share.
     fn stream(&self) -> Self::Stream;
 
-    /// Presents the credentials once more: what is asked after that carries a new token.
+    /// Presents the credentials once more if that can help: what is asked after that carries a token
+    /// that is good. However many ask at a time, it is done once; and what was refused is not
+    /// presented again for some time, unless the credentials have changed.
     fn refresh(&self) -> impl Future<Output = Result<()>> + Send;
 
     /// Where the members of the cluster serve clients.

@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use crate::support::{NOW, NOW_AFTER_OUTAGE, PREFIX, View, instance, key, value};
-use discovery_core::{Registrar as _, Source as _};
+use discovery_core::{Registrar as _, Source as _, SourceError};
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
-use discovery_test_support::{Etcd, Proxy, Truth, Version, eventually, on_each_version};
-use tokio::time::sleep;
+use discovery_test_support::{Etcd, Proxy, Truth, Version, eventually, on_each_version, slack};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
 
 /// etcd with users; `orders` may read and write what is under the prefix.
 async fn started(version: Version) -> (Etcd, Truth) {
-    let etcd = Etcd::builder(version).flag("auth-token-ttl", 3).start().await;
+    with_users(Etcd::builder(version).flag("auth-token-ttl", 3).start().await).await
+}
+
+async fn with_users(etcd: Etcd) -> (Etcd, Truth) {
     let open = Truth::new(etcd.client_addr());
     let auth = open.auth();
     auth.add_user("orders", "secret").await.unwrap();
@@ -80,6 +85,113 @@ async fn row_20_lost_access_is_said_and_found_again() {
         truth.auth().grant_role("orders", "services").await.unwrap();
         truth.put(key("orders", "2"), value(2)).await.unwrap();
         view.until_true(&truth, PREFIX, Duration::from_secs(13)).await;
+    })
+    .await;
+}
+
+/// How many passwords etcd has checked so far.
+async fn authentications(etcd: &Etcd) -> u64 {
+    let mut socket = TcpStream::connect(etcd.client_addr()).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("grpc_server_handled_total"), "{text}");
+    let of_auth = |line: &&str| {
+        line.starts_with("grpc_server_handled_total{") && line.contains("\"Authenticate\"")
+    };
+    let numbers = text.lines().filter(of_auth).map(|line| line.rsplit(' ').next().unwrap());
+    numbers.map(|number| number.parse::<u64>().unwrap()).sum()
+}
+
+/// To check a password takes etcd a tenth of a second of a processor.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_20_many_who_are_denied_have_no_password_checked_for_it() {
+    on_each_version(async |version| {
+        let (etcd, truth) = with_users(Etcd::start(version).await).await;
+        let registry = registry(etcd.url(), "secret");
+        let allowed = View::new(registry.watch(&"orders".parse().unwrap()));
+        allowed.until_fresh(NOW).await;
+        truth.auth().revoke_role("orders", "services").await.unwrap();
+        let denied = |number: usize| {
+            let service = format!("service-{number}").parse().unwrap();
+            View::new(registry.watch(&service))
+        };
+        let views: Vec<_> = (0..40).map(denied).collect();
+        let registrations: Vec<_> = (0..10)
+            .map(|number| registry.register(instance("orders", &number.to_string(), 1)))
+            .collect();
+        let all_are_denied = async || {
+            let errors = views
+                .iter()
+                .map(|view| view.status().last_error)
+                .chain(registrations.iter().map(|registration| registration.status().last_error));
+            let says = |error: &Option<_>| {
+                error.as_ref().is_some_and(|error: &SourceError| {
+                    error.to_string().contains("permission denied")
+                })
+            };
+            errors.filter(|error| !says(error)).count()
+        };
+        eventually(NOW_AFTER_OUTAGE, "all are denied", async || all_are_denied().await == 0).await;
+        let before = authentications(&etcd).await;
+        // One for each connection, and those of this test.
+        assert!(before <= 6, "{before} authentications to begin with");
+        let until = Instant::now() + Duration::from_secs(13); // each has tried again by then
+        while Instant::now() < until {
+            let more = authentications(&etcd).await - before;
+            assert!(more <= 3, "{more} more authentications");
+            sleep(Duration::from_millis(200)).await;
+        }
+
+        truth.auth().grant_role("orders", "services").await.unwrap();
+        for view in &views {
+            view.until_fresh(Duration::from_secs(13)).await;
+        }
+        for registration in registrations {
+            let registered = registration.registered();
+            tokio::time::timeout(slack(Duration::from_secs(13)), registered)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    })
+    .await;
+}
+
+/// Nor is one that was refused checked for each of them; another one is at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_20_a_password_that_was_refused_is_not_checked_for_all_who_want_it() {
+    on_each_version(async |version| {
+        let (etcd, truth) = with_users(Etcd::start(version).await).await;
+        let registry = registry(etcd.url(), "secret");
+        let before = View::new(registry.watch(&"orders".parse().unwrap()));
+        before.until_fresh(NOW).await;
+        truth.auth().change_password("orders", "other").await.unwrap();
+        let views: Vec<_> = (0..40)
+            .map(|number| View::new(registry.watch(&format!("s{number}").parse().unwrap())))
+            .collect();
+        eventually(NOW_AFTER_OUTAGE, "all say why", async || {
+            let errors = views.iter().map(|view| view.status().last_error);
+            let errors: Vec<_> = errors.map(|error| error.map(|it| it.to_string())).collect();
+            let says = |error: &Option<String>| {
+                error.as_ref().is_some_and(|error| error.contains("authentication failed"))
+            };
+            if errors.iter().all(says) { Ok(()) } else { Err(errors) }
+        })
+        .await;
+        let begun = authentications(&etcd).await;
+        assert!(begun <= 6, "{begun} authentications to begin with");
+        let until = Instant::now() + Duration::from_secs(13); // each has tried again by then
+        while Instant::now() < until {
+            let more = authentications(&etcd).await - begun;
+            assert!(more <= 3, "{more} more authentications");
+            sleep(Duration::from_millis(200)).await;
+        }
+        registry.set_credentials("orders", "other");
+        for view in &views {
+            view.until_fresh(NOW).await;
+        }
+        assert!(before.status().is_fresh());
     })
     .await;
 }
