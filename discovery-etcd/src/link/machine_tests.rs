@@ -350,8 +350,7 @@ fn late_news_of_every_kind_is_ignored_in_every_state() {
             "idle" | "waiting" => &[],
             "denied" => &["retry", "needed"],
             "connecting" => &["connected", "failed", "condemned", "retry"],
-            "up" => &["failed", "condemned", "check", "heard", "progress"],
-            "alive" => &["failed", "condemned", "check", "heard", "progress"],
+            "up" | "alive" => &["failed", "condemned", "check", "heard", "progress"],
             "probing" => {
                 &["failed", "condemned", "check", "heard", "progress", "counted", "behind"]
             }

@@ -83,8 +83,8 @@ impl<W: Wire> SharedLease<W> {
         ticket.follow();
         let (home, news) = watch::channel(None);
         let doubt = Arc::new(Notify::new());
-        let (used, _used) = watch::channel(());
-        let lent = Lent { news: news.clone(), doubt: doubt.clone(), _used };
+        let (used, use_of_it) = watch::channel(());
+        let lent = Lent { news: news.clone(), doubt: doubt.clone(), _used: use_of_it };
         let tenancy = Tenancy { lease: Arc::new(lent), news };
         let owner = Self {
             ticket,
@@ -177,9 +177,7 @@ impl<W: Wire> SharedLease<W> {
                 () = sleep_until(until) => {}
                 news = self.ticket.next() => {
                     self.told(news).await;
-                    if self.wire.is_none() {
-                        return None;
-                    }
+                    self.wire.as_ref()?;
                     continue;
                 }
             }

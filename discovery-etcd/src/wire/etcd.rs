@@ -186,10 +186,7 @@ impl EtcdWire {
     /// an error of the kind [`Kind::Denied`] is that the password was refused for it.
     async fn try_token(&self) -> Result<bool> {
         let options = GetOptions::new().with_count_only();
-        let error = match self.kv().get(ANY, Some(options)).await {
-            Ok(_) => return Ok(true),
-            Err(error) => error,
-        };
+        let Err(error) = self.kv().get(ANY, Some(options)).await else { return Ok(true) };
         let says =
             |words| matches!(&error, Error::GRpcStatus(status) if status.message().contains(words));
         if says("permission denied") {
