@@ -28,6 +28,8 @@ pub(crate) struct Faults {
     pub(crate) busy: f64,
     /// What is written has to wait until this is over; what is read has not.
     pub(crate) slow: bool,
+    /// Nothing is answered, whatever it is.
+    pub(crate) away: bool,
 }
 
 /// The longest that a request may be on its way, in either direction.
@@ -50,6 +52,8 @@ struct Inner {
     faults: Faults,
     connections: BTreeMap<usize, Connection>,
     made: usize,
+    /// How often somebody tried to make one.
+    attempts: usize,
     /// How many streams of watches there ever were.
     streams: usize,
     /// How many whole lists were asked for.
@@ -82,6 +86,7 @@ impl Fake {
             faults: Faults::default(),
             connections: BTreeMap::new(),
             made: 0,
+            attempts: 0,
             streams: 0,
             lists: 0,
             rng,
@@ -113,6 +118,11 @@ impl Fake {
     pub(crate) fn load(&self) -> (usize, usize) {
         let inner = self.lock();
         (inner.made, inner.lists)
+    }
+
+    /// How often somebody tried to connect.
+    pub(crate) fn attempts(&self) -> usize {
+        self.lock().attempts
     }
 
     /// How many streams of watches were made.
@@ -187,6 +197,9 @@ impl Fake {
         let ms = Duration::from_millis;
         let (before, after) = (ms(rng.random_range(0..5)), ms(rng.random_range(0..5)));
         let fate = |applied, answer| Fate { before, applied, after, answer };
+        if faults.away {
+            return fate(false, Err(()));
+        }
         if rng.random_bool(faults.denied) {
             return fate(false, Ok(Some(Kind::Denied)));
         }
@@ -263,6 +276,7 @@ impl Connect for Fake {
 
     async fn connect(&self, endpoint: &str) -> Result<FakeWire> {
         assert!(["a", "b", "c"].contains(&endpoint));
+        self.lock().attempts += 1;
         let (_alive, life) = watch::channel(Life::Well);
         let life = self
             .ask(&life, false, |inner| {

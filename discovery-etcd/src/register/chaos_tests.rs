@@ -274,7 +274,7 @@ fn mishap(etcd: &Fake, rng: &mut StdRng) {
             trouble: rng.random_range(0.0..0.6),
             denied: if rng.random_bool(0.2) { 0.3 } else { 0.0 },
             busy: if rng.random_bool(0.2) { 0.3 } else { 0.0 },
-            slow: false,
+            ..Faults::default()
         }),
     }
 }

@@ -232,3 +232,19 @@ async fn an_etcd_that_is_full_is_asked_again_until_it_grants() {
     etcd.set(Faults::default());
     tenancy.until(Duration::from_secs(6), |_| true).await;
 }
+
+/// While all who use the lease leave, their link need not wait longer for the sake of the lease.
+#[tokio::test(start_paused = true)]
+async fn those_who_leave_are_not_held_up_by_the_lease_they_share() {
+    let etcd = Fake::new(1);
+    let (link, mut tenancy, _kept) = shared(&etcd, 1);
+    let user = link.join();
+    tenancy.granted().await;
+    etcd.set(Faults { away: true, ..Faults::default() });
+    etcd.cut();
+    user.hurry(Instant::now() + Duration::from_secs(60));
+    let before = etcd.attempts();
+    sleep(Duration::from_secs(6)).await;
+    let attempts = etcd.attempts() - before;
+    assert!(attempts >= 5, "{attempts} in 6 s: each has more than a second");
+}

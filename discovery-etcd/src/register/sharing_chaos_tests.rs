@@ -120,8 +120,8 @@ async fn with_the_last_user_of_a_shared_lease_all_ends_though_etcd_is_gone_for_g
     let node = register_over(&etcd, &link, Some(tenancy), 1, &mut rng, |_| ());
     node.until_right(Duration::from_secs(1)).await;
     sleep(TTL).await;
-    etcd.set(Faults { trouble: 1.0, ..Faults::default() });
-    etcd.hang();
+    etcd.set(Faults { away: true, ..Faults::default() });
+    etcd.cut();
     node.registration.deregister().await.unwrap_err();
     sleep(TTL * 10).await;
     assert!(!node.task.is_finished() && !kept.is_finished(), "the lease may live on");
@@ -132,7 +132,7 @@ async fn with_the_last_user_of_a_shared_lease_all_ends_though_etcd_is_gone_for_g
         .unwrap();
     timeout(Duration::from_secs(1), node.task).await.expect("the task ends").unwrap();
     // And with them the attempts to reach it.
-    let attempts = etcd.load().0;
+    let attempts = etcd.attempts();
     sleep(TTL * 10).await;
-    assert_eq!((etcd.load().0, etcd.open()), (attempts, 0));
+    assert_eq!((etcd.attempts(), etcd.open()), (attempts, 0));
 }

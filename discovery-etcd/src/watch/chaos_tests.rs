@@ -211,7 +211,7 @@ async fn course(seed: u64) {
                 trouble: rng.random_range(0.0..0.5),
                 denied: if rng.random_bool(0.2) { 0.3 } else { 0.0 },
                 busy: 0.0,
-                slow: false,
+                ..Faults::default()
             }),
             88..92 => {
                 let lag = Duration::from_millis(rng.random_range(0..2_000));
