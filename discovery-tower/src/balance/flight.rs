@@ -208,6 +208,10 @@ impl<T: Parts> Endpoint<T> {
         let (member, hub) = (&self.member, &self.hub);
         let in_a_row = member.failed();
         let enough = hub.strikes > 0 && in_a_row.is_multiple_of(hub.strikes);
+        if member.is_suspect() {
+            // Out at once: it most likely is gone.
+            member.close();
+        }
         if enough || member.is_suspect() || member.gate() == Gate::Probation {
             hub.tell(Event::Struck(self.clone()));
         }

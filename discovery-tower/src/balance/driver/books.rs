@@ -98,6 +98,10 @@ pub(crate) struct Books<T: Parts> {
     weightless: usize,
     /// Endpoints that can be used and are no last resort.
     first_resort: usize,
+    /// Endpoints that could be used if it were not for panic.
+    healthy: usize,
+    /// Those put out as suspects: they say nothing of the others.
+    gone: usize,
     changed: bool,
     /// Whether what is computed of the members is to be computed anew.
     members_changed: bool,
@@ -115,6 +119,8 @@ struct Entry<T: Parts> {
     availability: Availability,
     /// Whether it has come while others were there.
     joins: bool,
+    /// Whether it counts as healthy.
+    healthy: bool,
     /// Calls and failures when the interval began.
     before: (u64, u64),
     /// Only of those that are not as they should be.
@@ -132,6 +138,8 @@ struct Trouble<T: Parts> {
     /// When it is tried again, and when it is let in again.
     retry_at: Option<Instant>,
     out_until: Option<Instant>,
+    /// Whether it is left out as a suspect.
+    gone: bool,
     /// For what a service is to be made then, if not for what the present one was made for.
     wants: Option<Arc<T::Endpoint>>,
     /// A service that is to take the place of the present one once it is ready.
@@ -151,6 +159,7 @@ impl<T: Parts> Default for Trouble<T> {
         Self {
             retry_at: None,
             out_until: None,
+            gone: false,
             wants: None,
             next: None,
             attempts: 0,
@@ -218,6 +227,8 @@ impl<T: Parts> Books<T> {
             connecting: 0,
             weightless: 0,
             first_resort: 0,
+            healthy: 0,
+            gone: 0,
             changed: false,
             members_changed: false,
             to_ready: Vec::new(),
@@ -275,6 +286,7 @@ impl<T: Parts> Books<T> {
             phase: Phase::Connecting,
             availability: attributes.availability,
             joins: self.loaded && !self.lists.ready.is_empty(),
+            healthy: false,
             before: (0, 0),
             trouble: None,
         };
@@ -349,6 +361,7 @@ impl<T: Parts> Books<T> {
         let Some(trouble) = &mut entry.trouble else { return };
         let Some(until) = trouble.out_until.take() else { return };
         trouble.to_pass = to_pass;
+        self.gone -= usize::from(std::mem::take(&mut trouble.gone));
         entry.endpoint.member.set_until(0);
         self.timers.remove(&(until, id));
         self.ejected.remove(&id);
@@ -416,6 +429,8 @@ impl<T: Parts> Books<T> {
         self.vacant.push(id);
         self.connecting -= usize::from(entry.phase == Phase::Connecting);
         self.weightless -= usize::from(entry.member().own_weight() == 0);
+        self.healthy -= usize::from(entry.healthy);
+        self.gone -= usize::from(entry.trouble.as_ref().is_some_and(|trouble| trouble.gone));
         entry.member().close();
         self.ejected.remove(&id);
         self.spared.remove(&id);
@@ -579,7 +594,10 @@ impl<T: Parts> Books<T> {
         let at = self.hub.at(until);
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         entry.member().set_until(at);
+        let gone = entry.member().is_suspect();
         let trouble = entry.trouble();
+        self.gone += usize::from(gone);
+        self.gone -= usize::from(std::mem::replace(&mut trouble.gone, gone));
         trouble.to_pass = 0;
         if let Some(former) = trouble.out_until.replace(until) {
             self.timers.remove(&(former, id));
@@ -658,6 +676,9 @@ impl<T: Parts> Books<T> {
         let nobody_else = self.first_resort == 0;
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         let usable = entry.is_usable(panic);
+        let healthy = entry.is_usable(false);
+        self.healthy += usize::from(healthy);
+        self.healthy -= usize::from(std::mem::replace(&mut entry.healthy, healthy));
         let last_resort = entry.availability == Availability::LastResort;
         if usable && (!last_resort || nobody_else) {
             let on_probation = entry.trouble.as_ref().is_some_and(|trouble| trouble.to_pass > 0);
@@ -720,8 +741,9 @@ impl<T: Parts> Books<T> {
 
     /// Whether so many are bad that all have to be used.
     fn review_panic(&mut self) {
-        let bad = self.ejected.len() + self.spared.len();
-        let panic = self.rules.ejection.is_panic(bad, self.lists.members.len());
+        let bad = self.ejected.len() + self.spared.len() - self.gone;
+        let nobody = self.healthy == 0 && !self.ejected.is_empty();
+        let panic = nobody || self.rules.ejection.is_panic(bad, self.lists.members.len());
         if panic != self.panic {
             self.panic = panic;
             let all = self.lists.members.len();
@@ -854,6 +876,9 @@ impl<T: Parts> Books<T> {
 
     /// The set as calls are to see it, if it has changed.
     pub(crate) fn publish(&mut self, former: &Snapshot<T>) -> Option<Snapshot<T>> {
+        if self.panic || !self.ejected.is_empty() {
+            self.review_panic();
+        }
         if self.ramping.len() == self.lists.ready.len() {
             // Nobody is there whose share has to be kept.
             for id in self.ramping.clone() {
