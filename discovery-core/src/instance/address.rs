@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Invalid;
+use super::name::is_visible;
 
 /// A validated address: `http://10.0.0.7:8080`, `https://orders-7.internal`, `grpc://[::1]:50051` or
 /// `unix:///run/orders.sock`.
@@ -26,6 +27,7 @@ pub struct Address {
 
 const FIELD: &str = "address";
 const UNIX: &str = "unix";
+const SEPARATOR: &str = "://";
 
 impl Address {
     /// Checks the text.
@@ -89,16 +91,18 @@ impl Address {
     }
 
     fn rest(&self) -> &str {
-        &self.text[usize::from(self.scheme) + "://".len()..]
+        &self.text[usize::from(self.scheme) + SEPARATOR.len()..]
     }
 }
 
 fn parse(text: &str) -> Result<Address, &'static str> {
-    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if !is_visible(text) {
         return Err("white space and control characters are not allowed");
     }
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest),
+    // Sources read many addresses, and to search for a text this short costs more than to compare.
+    let scheme = text.as_bytes().windows(SEPARATOR.len()).position(|at| at == SEPARATOR.as_bytes());
+    let (scheme, rest) = match scheme {
+        Some(at) => (&text[..at], &text[at + SEPARATOR.len()..]),
         None => match text.strip_prefix("unix:") {
             Some(path) => (UNIX, path),
             None => ("http", text),
@@ -114,12 +118,12 @@ fn parse(text: &str) -> Result<Address, &'static str> {
     } else {
         return Err("a Unix socket needs an absolute path, as in unix:///run/name.sock");
     };
-    let full = scheme.len() + "://".len() + rest.len();
+    let full = scheme.len() + SEPARATOR.len() + rest.len();
     // Most are in their canonical form already.
     let text = if full == text.len() && !scheme.bytes().any(|b| b.is_ascii_uppercase()) {
         Arc::from(text)
     } else {
-        Arc::from(format!("{}://{rest}", scheme.to_ascii_lowercase()))
+        Arc::from(format!("{}{SEPARATOR}{rest}", scheme.to_ascii_lowercase()))
     };
     let scheme = u8::try_from(scheme.len()).map_err(|_| "the scheme is too long")?;
     Ok(Address { text, scheme, port })
@@ -140,7 +144,7 @@ fn check_authority(authority: &str) -> Result<Option<u16>, &'static str> {
     if authority.contains('@') {
         return Err("a user name is not allowed");
     }
-    if authority.contains(['/', '?', '#']) {
+    if authority.bytes().any(|b| matches!(b, b'/' | b'?' | b'#')) {
         return Err("a path or query is not allowed");
     }
     if let Some(rest) = authority.strip_prefix('[') {
@@ -181,7 +185,10 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     if host.len() > 253 {
         return Err("the host is longer than 253 bytes");
     }
-    if host.starts_with('.') || host.starts_with('-') || host.contains("..") {
+    if host.starts_with('.')
+        || host.starts_with('-')
+        || host.as_bytes().windows(2).any(|two| two == b"..")
+    {
         return Err("the host is malformed");
     }
     if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -17,9 +18,22 @@ macro_rules! name {
         $(#[$doc])*
         ///
         /// Cheap to clone: the text is shared.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                // A text that is shared need not be fetched from memory.
+                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.0.hash(state);
+            }
+        }
 
         impl $name {
             /// Checks the text.
@@ -123,11 +137,18 @@ fn plain(text: &str) -> Result<(), &'static str> {
 
 fn visible(text: &str) -> Result<(), &'static str> {
     length(text)?;
-    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        Err("white space and control characters are not allowed")
-    } else {
+    if is_visible(text) {
         Ok(())
+    } else {
+        Err("white space and control characters are not allowed")
     }
+}
+
+/// Whether there is neither white space nor a control character.
+pub(super) fn is_visible(text: &str) -> bool {
+    // Nearly all are ASCII, which needs no tables.
+    text.bytes().all(|b| b.is_ascii_graphic())
+        || !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
 fn length(text: &str) -> Result<(), &'static str> {

@@ -164,6 +164,17 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         batch: impl IntoIterator<Item = Update<K, V>>,
         revision: Option<u64>,
     ) {
+        self.apply_and(batch, revision, |_, _| ());
+    }
+
+    /// [`apply`](Self::apply), and `look` is shown each key that came or went, with whether it is there
+    /// now. It is called under the lock.
+    pub(crate) fn apply_and<V: Into<Arc<E>>>(
+        &mut self,
+        batch: impl IntoIterator<Item = Update<K, V>>,
+        revision: Option<u64>,
+        mut look: impl FnMut(&K, bool),
+    ) {
         // Whatever the iterator does is not done under the lock.
         let batch = batch.into_iter().map(|update| match update {
             Update::Insert(key, value) => Update::Insert(key, value.into()),
@@ -175,8 +186,14 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Publisher<K, E> {
         let mut changed = false;
         for update in batch {
             changed |= match update {
-                Update::Insert(key, value) => core.insert(key, value),
-                Update::Remove(key) => core.remove(&key),
+                Update::Insert(key, value) => core.insert(key, value, |key| look(key, true)),
+                Update::Remove(key) => {
+                    let gone = core.remove(&key);
+                    if gone {
+                        look(&key, false);
+                    }
+                    gone
+                }
             };
         }
         self.shared.note(core.table.len(), revision, false);
@@ -360,7 +377,7 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Replacement<K, E> {
         }
         core.table.reserve(unknown);
         for (key, value) in staged {
-            changed |= core.insert(key, value);
+            changed |= core.insert(key, value, |_| ());
         }
         changed |= !std::mem::replace(&mut core.loaded, true);
         note(&shared, core.table.len());

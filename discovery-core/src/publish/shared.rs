@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use tokio::sync::{Notify, watch};
 
 use super::table::{SlotId, Table};
@@ -152,13 +153,15 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Core<K, E> {
         self.active == 0
     }
 
-    /// Sets the key's value if it differs; says whether it did.
-    pub(super) fn insert(&mut self, key: K, value: Arc<E>) -> bool {
-        if self.table.value(&key).is_some_and(|old| same(old, &value)) {
-            return false;
+    /// Sets the key's value if it differs; says whether it did. `new` is told of a key that was not there.
+    pub(super) fn insert(&mut self, key: K, value: Arc<E>, new: impl FnOnce(&K)) -> bool {
+        let Some((id, former)) = self.table.insert(key, value, same) else { return false };
+        if former.is_none()
+            && let Some(key) = self.table.get(id).and_then(|slot| slot.key.as_ref())
+        {
+            new(key);
         }
-        let (slot, former) = self.table.insert(key, value);
-        self.mark(slot, former);
+        self.mark(id, former);
         true
     }
 
@@ -178,8 +181,10 @@ impl<K: Hash + Eq + Clone, E: PartialEq> Core<K, E> {
     fn mark(&mut self, id: SlotId, former: Option<Arc<E>>) {
         let mut owed = 0;
         for reader in self.readers.iter_mut().flatten() {
-            if (id as usize) < reader.cursor && !reader.told.contains_key(&id) {
-                reader.told.insert(id, former.clone());
+            if (id as usize) < reader.cursor
+                && let Entry::Vacant(entry) = reader.told.entry(id)
+            {
+                entry.insert(former.clone());
                 reader.queue.push_back(id);
                 owed += 1;
             }
@@ -287,7 +292,7 @@ mod tests {
     }
 
     fn set(core: &mut Small, key: u32, value: u32) {
-        core.insert(key, Arc::new(value));
+        core.insert(key, Arc::new(value), |_| ());
     }
 
     #[test]

@@ -74,15 +74,24 @@ impl<K: Hash + Eq + Clone, E> Table<K, E> {
         self.index.reserve(more, |&id| rehash(slots, hasher, id));
     }
 
-    /// Sets the value of `key` and returns its slot and the former value.
-    pub(super) fn insert(&mut self, key: K, value: Arc<E>) -> (SlotId, Option<Arc<E>>) {
+    /// Sets the value of `key` and returns its slot and the former value; `None` if that is the `same`,
+    /// which then stays.
+    pub(super) fn insert(
+        &mut self,
+        key: K,
+        value: Arc<E>,
+        same: impl Fn(&Arc<E>, &Arc<E>) -> bool,
+    ) -> Option<(SlotId, Option<Arc<E>>)> {
         let id = self.slot_for(key);
         let slot = &mut self.slots[id as usize];
+        if slot.value.as_ref().is_some_and(|former| same(former, &value)) {
+            return None;
+        }
         let former = slot.value.replace(value);
         if former.is_none() {
             self.live += 1;
         }
-        (id, former)
+        Some((id, former))
     }
 
     /// Takes the value out of the slot. The slot keeps its key until [`release`](Self::release).

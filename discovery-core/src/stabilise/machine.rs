@@ -214,33 +214,20 @@ impl Stabiliser {
     }
 
     fn publish(&mut self, batch: Batch, revision: Option<u64>, out: &mut Out) {
+        let (sizes, mut news) = (&mut self.sizes, false);
+        out.apply_and(batch, revision, |key, there| {
+            news = true;
+            match (sizes.get_mut(&key.service), there) {
+                (Some(size), true) => *size += 1,
+                (Some(size), false) if *size > 1 => *size -= 1,
+                (None, true) => drop(sizes.insert(key.service.clone(), 1)),
+                (_, false) => drop(sizes.remove(&key.service)),
+            }
+        });
         // Most batches only say something new of what is there.
-        let news = |update: &_| match update {
-            Update::Insert(key, _) => out.get(key).is_none(),
-            Update::Remove(key) => out.get(key).is_some(),
-        };
-        if !batch.iter().any(news) {
-            return out.apply(batch, revision);
+        if news {
+            self.place.has(out.len());
         }
-        // A key can come more than once.
-        let mut there: HashMap<&InstanceKey, bool> = HashMap::new();
-        for update in &batch {
-            let (Update::Insert(key, _) | Update::Remove(key)) = update;
-            there.insert(key, matches!(update, Update::Insert(..)));
-        }
-        for (key, there) in there {
-            let size = self.sizes.entry(key.service.clone()).or_default();
-            match (out.get(key).is_some(), there) {
-                (false, true) => *size += 1,
-                (true, false) => *size = size.saturating_sub(1),
-                _ => {}
-            }
-            if *size == 0 {
-                self.sizes.remove(&key.service);
-            }
-        }
-        out.apply(batch, revision);
-        self.place.has(out.len());
     }
 }
 
