@@ -2,11 +2,12 @@
 //! needed; names are read without regard to case, so that values written by other tools to the same
 //! convention (`{"Id":…,"Name":…,"Address":…}`) are understood. The key decides service and id.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use discovery_core::{Instance, InstanceId, InstanceStatus, ServiceName, Weight, Zone};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, IntoDeserializer as _, MapAccess, Visitor};
 
 use super::{Decoded, Encoded, Entry, Format, Record, Undecodable, Unencodable};
 
@@ -56,7 +57,9 @@ impl Format for Native {
     fn decode(&self, entries: &[Entry<'_>]) -> Result<Decoded, Undecodable> {
         let [entry] = entries else { return Ok(Decoded::none()) };
         let (service, id) = self.names(entry.key)?;
-        let fields: Fields = serde_json::from_slice(entry.value).map_err(|error| unread(&error))?;
+        // Checked once as a whole, and not for each string in it.
+        let value = std::str::from_utf8(entry.value).map_err(|error| unread(&error))?;
+        let fields: Fields<'_> = serde_json::from_str(value).map_err(|error| unread(&error))?;
         let address = fields.address.ok_or_else(|| unread(&"the address is missing"))?;
         let differs = fields.name.is_some_and(|name| name != service)
             || fields.id.is_some_and(|other| other != id);
@@ -89,19 +92,19 @@ fn unread(reason: &dyn std::fmt::Display) -> Undecodable {
     Undecodable::value(format_args!("not the JSON of an instance: {reason}"))
 }
 
-/// The fields of a value as far as we know them.
+/// The fields of a value as far as we know them. Text is that of the value where it can be.
 #[derive(Default)]
-struct Fields {
-    id: Option<String>,
-    name: Option<String>,
-    address: Option<String>,
+struct Fields<'v> {
+    id: Option<Cow<'v, str>>,
+    name: Option<Cow<'v, str>>,
+    address: Option<Cow<'v, str>>,
     weight: Option<Weight>,
     zone: Option<Zone>,
     status: Option<InstanceStatus>,
     metadata: Option<BTreeMap<String, String>>,
 }
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(FieldsVisitor)
     }
@@ -110,35 +113,39 @@ impl<'de> Deserialize<'de> for Fields {
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
+    type Value = Fields<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut fields = Fields::default();
         while let Some(Known(name)) = map.next_key()? {
             match name {
                 // An empty zone is none: some writers cannot leave a field out.
                 "zone" => {
-                    fields.zone = match map.next_value::<Option<String>>()?.as_deref() {
-                        None | Some("") => None,
-                        Some(zone) => Some(zone.parse().map_err(serde::de::Error::custom)?),
+                    fields.zone = match map.next_value::<Option<Text<'_>>>()? {
+                        Some(Text(zone)) if !zone.is_empty() => {
+                            Some(Zone::new(zone).map_err(serde::de::Error::custom)?)
+                        }
+                        _ => None,
                     };
                 }
-                "id" => fields.id = text(map.next_value()?),
-                "name" => fields.name = text(map.next_value()?),
-                "address" => fields.address = map.next_value()?,
+                "id" => fields.id = map.next_value::<Any<'_>>()?.text(),
+                "name" => fields.name = map.next_value::<Any<'_>>()?.text(),
+                "address" => {
+                    fields.address = map.next_value::<Option<Text<'_>>>()?.map(|Text(text)| text);
+                }
                 "weight" => fields.weight = map.next_value()?,
                 "status" => {
-                    let status: Option<String> = map.next_value()?;
-                    fields.status = match status {
+                    fields.status = match map.next_value::<Option<Text<'_>>>()? {
                         None => None,
-                        Some(mut status) => {
-                            status.make_ascii_lowercase();
-                            let status = serde::de::value::StringDeserializer::new(status);
-                            Some(InstanceStatus::deserialize(status)?)
+                        Some(Text(mut status)) => {
+                            if status.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                                status.to_mut().make_ascii_lowercase();
+                            }
+                            Some(InstanceStatus::deserialize(status.into_deserializer())?)
                         }
                     };
                 }
@@ -155,7 +162,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 /// The name of a field in lower case, if it is known: without a copy of its own.
 struct Known(&'static str);
 
-const KNOWN: [&str; 7] = ["zone", "id", "name", "address", "weight", "status", "metadata"];
+const KNOWN: [&str; 7] = ["id", "name", "address", "weight", "zone", "status", "metadata"];
 
 impl<'de> Deserialize<'de> for Known {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -178,11 +185,24 @@ impl Visitor<'_> for KnownVisitor {
     }
 }
 
+/// A text, copied only if it has escapes.
+#[derive(Deserialize)]
+struct Text<'v>(#[serde(borrow)] Cow<'v, str>);
+
 /// Id and name in a value do not count, so their type does not either.
-fn text(value: serde_json::Value) -> Option<String> {
-    match value {
-        serde_json::Value::String(text) => Some(text),
-        _ => None,
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Any<'v> {
+    Text(#[serde(borrow)] Cow<'v, str>),
+    Other(IgnoredAny),
+}
+
+impl<'v> Any<'v> {
+    fn text(self) -> Option<Cow<'v, str>> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Other(_) => None,
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! The instances themselves are the publisher's. Here are their keys, whose text is shared with it;
 //! values are remembered only of records that are made of several keys.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use discovery_core::InstanceKey;
+use hashbrown::HashMap;
 
 type Key = Box<[u8]>;
 
@@ -87,26 +88,27 @@ pub(super) struct Table {
 
 /// What is known of whole records as events tell it.
 impl Table {
-    /// The record stands for these from now on; returns what it stood for.
-    pub(super) fn put(&mut self, key: &[u8], revision: i64, stands: Stands) -> Stands {
+    /// The record has a new value. `read` is told what it stood for and says what it stands for from now
+    /// on; that it cannot be read (`None`) changes nothing. Returns what it stood for, if that differs.
+    pub(super) fn put(
+        &mut self,
+        key: &[u8],
+        revision: i64,
+        read: impl FnOnce(&[InstanceKey]) -> Option<Stands>,
+    ) -> Stands {
         let Some(known) = self.whole.get_mut(key) else {
+            let stands = read(&[]).unwrap_or_else(Stands::none);
             self.whole.insert(key.into(), Whole { revision, seen: 0, settled: true, stands });
             return Stands::none();
         };
-        (known.revision, known.settled) = (revision, true);
+        known.revision = revision;
+        let Some(stands) = read(known.stands.keys()) else { return Stands::none() };
+        known.settled = true;
         if known.stands == stands {
             // The texts that are there are shared already.
             return Stands::none();
         }
         std::mem::replace(&mut known.stands, stands)
-    }
-
-    /// The record has a value that cannot be read; whatever it stood for stays.
-    pub(super) fn unreadable(&mut self, key: &[u8], revision: i64) {
-        match self.whole.get_mut(key) {
-            Some(known) => known.revision = revision,
-            None => drop(self.put(key, revision, Stands::none())),
-        }
     }
 
     /// The record is gone; returns what it stood for.
@@ -134,9 +136,11 @@ impl Table {
         }
     }
 
-    /// The keys and values of a record; none if it is gone.
-    pub(super) fn parts(&self, name: &[u8]) -> Vec<(&[u8], &[u8])> {
-        self.joined.get(name).map_or_else(Vec::new, |joined| entries(&joined.parts))
+    /// The keys and values of a record, none if it is gone; and what it stands for.
+    pub(super) fn parts(&self, name: &[u8]) -> (Vec<(&[u8], &[u8])>, &[InstanceKey]) {
+        let joined = self.joined.get(name);
+        joined
+            .map_or_else(Default::default, |joined| (entries(&joined.parts), joined.stands.keys()))
     }
 
     /// The record stands for these from now on; returns what it stood for. One without keys is gone.
@@ -160,27 +164,28 @@ impl Table {
         self.listed.clear();
     }
 
-    /// The record is in the list and stands for these.
-    pub(super) fn list(&mut self, key: Vec<u8>, revision: i64, stands: Stands) {
+    /// The record is in the list. `read` is as for [`put`](Self::put); if it cannot be read, returns what
+    /// it stood for.
+    pub(super) fn list(
+        &mut self,
+        key: Vec<u8>,
+        revision: i64,
+        read: impl FnOnce(&[u8], &[InstanceKey]) -> Option<Stands>,
+    ) -> Option<Stands> {
         let seen = self.mark;
         let Some(known) = self.whole.get_mut(key.as_slice()) else {
-            let known = Whole { revision, seen, settled: false, stands };
-            self.whole.insert(key.into(), known);
-            return;
+            let stands = read(&key, &[]).unwrap_or_else(Stands::none);
+            self.whole.insert(key.into(), Whole { revision, seen, settled: false, stands });
+            return None;
         };
         (known.revision, known.seen) = (revision, seen);
+        let Some(stands) = read(&key, known.stands.keys()) else {
+            return Some(known.stands.clone());
+        };
         if known.stands != stands {
             self.changed.insert(key.into(), stands);
         }
-    }
-
-    /// The record is in the list with a value that cannot be read; returns what it stood for.
-    pub(super) fn list_unreadable(&mut self, key: Vec<u8>, revision: i64) -> &[InstanceKey] {
-        let (seen, stands) = (self.mark, Stands::none());
-        let new = Whole { revision, seen, settled: false, stands };
-        let known = self.whole.entry(key.into()).or_insert(new);
-        (known.revision, known.seen) = (revision, seen);
-        known.stands.keys()
+        None
     }
 
     /// The key of a record of several is in the list.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use discovery_core::{Instance, InstanceKey, Replacement, ServiceName, Update};
 
 use super::audit::Audit;
-use super::table::Table;
+use super::table::{Stands, Table};
 use crate::format::{Entry, Format, Record, Undecodable};
 use crate::observe;
 use crate::wire::{Event, Page};
@@ -18,10 +18,8 @@ type Found = Vec<(InstanceKey, Arc<Instance>)>;
 
 /// Translates what one watch says.
 pub(crate) struct Translator {
-    format: Arc<dyn Format>,
-    service: Option<ServiceName>,
     table: Table,
-    reports: Reports,
+    reader: Reader,
     /// While one goes on.
     audit: Option<Audit>,
 }
@@ -30,15 +28,15 @@ impl Translator {
     /// Translates for who watches `service`, or all of them: instances of others are left out.
     pub(crate) fn new(format: Arc<dyn Format>, service: Option<ServiceName>) -> Self {
         let figures = observe::Watch::new(&format.prefix(service.as_ref()));
-        let (table, reports) = (Table::default(), Reports::new(figures));
-        Self { format, service, table, reports, audit: None }
+        let reader = Reader { format, service, reports: Reports::new(figures) };
+        Self { table: Table::default(), reader, audit: None }
     }
 
     /// The pages of a whole set follow; those of an earlier one that was not finished do not count.
     pub(crate) fn begin(&mut self) {
         self.audit = None;
         self.table.begin_list();
-        self.reports.begin();
+        self.reader.reports.begin();
     }
 
     /// A page is the next part of the whole set.
@@ -49,18 +47,17 @@ impl Translator {
         is_held: impl Fn(&InstanceKey) -> bool,
     ) {
         let mut found = Found::with_capacity(page.entries.len());
-        let format = self.format.clone();
+        let format = self.reader.format.clone();
         for entry in page.entries {
             let (key, value, revision) = (entry.key, entry.value, entry.revision);
             match format.record(&key) {
                 Ok(Record::Whole) => {
-                    let from = found.len();
-                    let entries = [Entry { key: &key, value: &value }];
-                    if self.decode(&key, &entries, &mut found) {
-                        let stands = found[from..].iter().map(|(key, _)| key).collect();
-                        self.table.list(key, revision, stands);
-                    } else {
-                        keep(replacement, self.table.list_unreadable(key, revision), &is_held);
+                    let (reader, found) = (&mut self.reader, &mut found);
+                    let read = |key: &_, known: &_| {
+                        reader.read(key, &[Entry { key, value: &value }], known, found)
+                    };
+                    if let Some(stood) = self.table.list(key, revision, read) {
+                        keep(replacement, stood.keys(), &is_held);
                     }
                 }
                 Ok(Record::Part(name)) => {
@@ -70,7 +67,7 @@ impl Translator {
                 Ok(Record::Nothing) => {}
                 Err(error) => {
                     let entries = [Entry { key: &key, value: &value }];
-                    self.reports.unreadable(&key, &entries, &error);
+                    self.reader.reports.unreadable(&key, &entries, &error);
                 }
             }
         }
@@ -79,18 +76,15 @@ impl Translator {
 
     /// All pages of the whole set have been staged. What is not in it is forgotten.
     pub(crate) fn finish(&mut self, replacement: &mut Set, is_held: impl Fn(&InstanceKey) -> bool) {
-        let mut table = std::mem::take(&mut self.table);
         let mut found = Found::new();
-        table.end_list(|name, parts, stood| {
-            let from = found.len();
-            if self.decode(name, &entries(parts), &mut found) {
-                return found[from..].iter().map(|(key, _)| key).collect();
-            }
-            keep(replacement, stood.keys(), &is_held);
-            stood
+        self.table.end_list(|name, parts, stood| {
+            let read = self.reader.read(name, &entries(parts), stood.keys(), &mut found);
+            read.unwrap_or_else(|| {
+                keep(replacement, stood.keys(), &is_held);
+                stood
+            })
         });
-        self.table = table;
-        self.reports.finish();
+        self.reader.reports.finish();
         replacement.extend(found);
     }
 
@@ -110,25 +104,21 @@ impl Translator {
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn) {
-        let format = self.format.clone();
+        let format = self.reader.format.clone();
         if let (Some(audit), Event::Delete { key, revision }) = (&mut self.audit, &event) {
             audit.deleted(key, *revision);
         }
         match (format.record(event.key()), &event) {
             (Ok(Record::Whole), Event::Put(put)) => {
-                let from = turn.found.len();
-                let entries = [Entry { key: &put.key, value: &put.value }];
-                if self.decode(&put.key, &entries, &mut turn.found) {
-                    let stands = turn.found[from..].iter().map(|(key, _)| key).collect();
-                    let stood = self.table.put(&put.key, put.revision, stands);
-                    turn.gone.extend_from_slice(stood.keys());
-                } else {
-                    self.table.unreadable(&put.key, put.revision);
-                }
+                let (reader, found) = (&mut self.reader, &mut turn.found);
+                let entry = [Entry { key: &put.key, value: &put.value }];
+                let read = |known: &_| reader.read(&put.key, &entry, known, found);
+                let stood = self.table.put(&put.key, put.revision, read);
+                turn.gone.extend_from_slice(stood.keys());
             }
             (Ok(Record::Whole), Event::Delete { key, .. }) => {
                 turn.gone.extend_from_slice(self.table.remove(key).keys());
-                self.reports.forget(key);
+                self.reader.reports.forget(key);
             }
             (Ok(Record::Part(name)), Event::Put(put)) => {
                 self.table.put_part(name, &put.key, put.revision, put.value.clone());
@@ -141,9 +131,9 @@ impl Translator {
             (Ok(Record::Nothing), _) => {}
             (Err(error), Event::Put(put)) => {
                 let entry = Entry { key: &put.key, value: &put.value };
-                self.reports.unreadable(&put.key, &[entry], &error);
+                self.reader.reports.unreadable(&put.key, &[entry], &error);
             }
-            (Err(_), Event::Delete { key, .. }) => self.reports.forget(key),
+            (Err(_), Event::Delete { key, .. }) => self.reader.reports.forget(key),
         }
     }
 
@@ -151,18 +141,14 @@ impl Translator {
     /// that what one record dropped no other has taken over.
     fn end(&mut self, turn: &mut Turn, batch: &mut Vec<Update<InstanceKey, Arc<Instance>>>) {
         for name in std::mem::take(&mut turn.touched) {
-            let table = std::mem::take(&mut self.table);
-            let parts = table.parts(&name);
-            let from = turn.found.len();
-            let gone = parts.is_empty();
-            let read = gone || self.decode(&name, &entries(&parts), &mut turn.found);
-            drop(parts);
-            self.table = table;
-            if gone {
-                self.reports.forget(&name);
-            }
-            if read {
-                let stands = turn.found[from..].iter().map(|(key, _)| key).collect();
+            let (parts, known) = self.table.parts(&name);
+            let stands = if parts.is_empty() {
+                self.reader.reports.forget(&name);
+                Some(Stands::none())
+            } else {
+                self.reader.read(&name, &entries(&parts), known, &mut turn.found)
+            };
+            if let Some(stands) = stands {
                 let stood = self.table.join(&name, stands);
                 turn.gone.extend_from_slice(stood.keys());
             }
@@ -175,24 +161,48 @@ impl Translator {
         batch.extend(gone.into_iter().map(Update::Remove));
         batch.extend(turn.found.drain(..).map(|(key, instance)| Update::Insert(key, instance)));
     }
+}
 
-    /// Adds the instances of a record; `false` if it cannot be read.
-    fn decode(&mut self, name: &[u8], entries: &[Entry<'_>], found: &mut Found) -> bool {
-        match self.format.decode(entries) {
-            Ok(decoded) => {
-                self.reports.readable(name, decoded.differs());
-                let ours = |instance: &Instance| {
-                    self.service.as_ref().is_none_or(|service| instance.service == *service)
-                };
-                let instances = decoded.into_instances().filter(ours);
-                found.extend(instances.map(|instance| (instance.key(), Arc::new(instance))));
-                true
-            }
+/// Reads records.
+struct Reader {
+    format: Arc<dyn Format>,
+    service: Option<ServiceName>,
+    reports: Reports,
+}
+
+impl Reader {
+    /// Adds the instances of a record, and says which they are; `None` if it cannot be read. `known` are
+    /// those it stood for: who is still there shares the text of its names with what is there already.
+    fn read(
+        &mut self,
+        name: &[u8],
+        entries: &[Entry<'_>],
+        known: &[InstanceKey],
+        found: &mut Found,
+    ) -> Option<Stands> {
+        let decoded = match self.format.decode(entries) {
+            Ok(decoded) => decoded,
             Err(error) => {
                 self.reports.unreadable(name, entries, &error);
-                false
+                return None;
             }
+        };
+        self.reports.readable(name, decoded.differs());
+        let (from, mut known) = (found.len(), known.iter());
+        for mut instance in decoded.into_instances() {
+            match &self.service {
+                Some(service) if instance.service != *service => continue,
+                Some(service) => instance.service = service.clone(),
+                None => {}
+            }
+            let mut key = instance.key();
+            if let Some(known) = known.next().filter(|known| **known == key) {
+                key = known.clone();
+                (instance.service, instance.id) = (key.service.clone(), key.id.clone());
+            }
+            found.push((key, Arc::new(instance)));
         }
+        Some(found[from..].iter().map(|(key, _)| key).collect())
     }
 }
 
@@ -208,7 +218,7 @@ impl Translator {
     pub(crate) fn audit_page(&mut self, page: &Page) {
         let Some(audit) = &mut self.audit else { return };
         for entry in &page.entries {
-            let name = match self.format.record(&entry.key) {
+            let name = match self.reader.format.record(&entry.key) {
                 Ok(Record::Whole) => None,
                 Ok(Record::Part(name)) => Some(name),
                 Ok(Record::Nothing) | Err(_) => continue,
@@ -229,7 +239,7 @@ impl Translator {
     /// to some dozens; 0 if there is no audit, or a whole set has been staged since.
     pub(crate) fn audit_settle(&mut self) -> usize {
         let Some(audit) = self.audit.take() else { return 0 };
-        audit.settle(|key| match self.format.record(key) {
+        audit.settle(|key| match self.reader.format.record(key) {
             Ok(Record::Part(name)) => self.table.revision(Some(name), key),
             _ => self.table.revision(None, key),
         })
@@ -286,7 +296,8 @@ impl Reports {
             }
             self.list(name);
         }
-        if self.unreadable.remove(name).is_some() {
+        // Most often there is none, and no need to hash the name.
+        if !self.unreadable.is_empty() && self.unreadable.remove(name).is_some() {
             tracing::info!(key = shown(name), "the value can be read again");
         }
     }

@@ -204,14 +204,14 @@ fn a_record_of_several_keys_is_joined_and_changes_with_each_of_them() {
     assert_eq!(rig.seen(), ["a/1 c:1*3", "a/1-b b:1*1"]);
     rig.apply(vec![delete(url, 8), delete(weight, 8), delete(&key("1-b/url"), 8)]);
     assert_eq!(rig.seen(), [""; 0]);
-    assert!(rig.translator.table.parts(key("1").as_bytes()).is_empty());
+    assert!(rig.translator.table.parts(key("1").as_bytes()).0.is_empty());
     // One that cannot be read keeps what it stood for through a list, and is gone with the list.
     rig.list(&[(url, "a:1", 9)]);
     rig.list(&[(url, "a:1", 9), (weight, "x", 10)]);
     assert_eq!(rig.seen(), ["a/1 a:1*1"]);
     rig.list(&[("traefik/http/services/a/loadbalancer/passhostheader", "true", 11)]);
     assert_eq!(rig.seen(), [""; 0]);
-    assert!(rig.translator.reports.unreadable.is_empty());
+    assert!(rig.translator.reader.reports.unreadable.is_empty());
 }
 
 /// Records `KEY` whose value is the service and id of an instance, so that it can move.
@@ -271,7 +271,10 @@ fn a_value_that_says_other_names_than_its_key_is_noted_once_and_forgotten_with_t
     rig.list(&[("heartbeat|w|http://a:1", "http://b:1", 1), ("heartbeat|w|http://c:1", "", 1)]);
     assert_eq!(rig.seen(), ["w/http://a:1 b:1*1"]);
     let noted = |rig: &Rig| {
-        (rig.translator.reports.differing.len(), rig.translator.reports.unreadable.len())
+        (
+            rig.translator.reader.reports.differing.len(),
+            rig.translator.reader.reports.unreadable.len(),
+        )
     };
     assert_eq!(noted(&rig), (1, 1));
     rig.put("heartbeat|w|http://a:1", "http://b:2", 2);
