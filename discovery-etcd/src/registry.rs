@@ -10,7 +10,7 @@ use discovery_core::{
     Changes, Desired, Instance, InstanceChanges, InstanceKey, Publisher, Registrar, Registration,
     RegistrationState, RegistrationStatus, ServiceName, Source, SourceError, Subscriber,
 };
-use rand::rngs::StdRng;
+use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -212,13 +212,18 @@ impl EtcdRegistry {
             let (label, status) = (prefix.clone(), publisher.status());
             let follower = Follower::new(
                 inner.link.join(),
-                Machine::new(prefix, inner.config.audit(), rng()),
+                Machine::new(prefix, inner.config.audit(), SmallRng::from_rng(&mut rand::rng())),
                 Translator::new(inner.format.clone(), service.cloned()),
                 publisher,
                 Stabiliser::new(inner.stabilise, &inner.crowd, service.is_none()),
             );
-            let following = Box::pin(Box::new(follower).follow(inner.closed.subscribe()));
-            inner.runtime.spawn(observe::showing(label, status, following));
+            let following = Box::new(follower).follow(inner.closed.subscribe());
+            if observe::ON {
+                inner.runtime.spawn(observe::showing(label, status, Box::pin(following)));
+            } else {
+                // One task among many: no larger than it needs to be.
+                inner.runtime.spawn(following);
+            }
             changes
         })
     }

@@ -69,7 +69,12 @@ impl<K: Hash + Eq + Clone, E> Table<K, E> {
     /// Makes room for `more` further keys at once.
     pub(super) fn reserve(&mut self, more: usize) {
         let more = more.saturating_sub(self.free.len());
-        self.slots.reserve(more);
+        if self.slots.is_empty() {
+            // Most sets are those of a service, small, and stay for long as they are.
+            self.slots.reserve_exact(more);
+        } else {
+            self.slots.reserve(more);
+        }
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.index.reserve(more, |&id| rehash(slots, hasher, id));
     }

@@ -1,9 +1,10 @@
 //! Decides which removals pass. No I/O and no clock of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::time::Instant;
 
 use super::Stabilise;

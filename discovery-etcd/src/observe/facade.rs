@@ -5,7 +5,7 @@ use ::metrics::{Label, Unit, counter, describe_counter, describe_gauge, gauge};
 use super::figures::{Figure, Kind};
 
 /// Whether figures go anywhere.
-pub(super) const ON: bool = true;
+pub(crate) const ON: bool = true;
 
 /// Counts `by` more; 0 shows that there is such a figure.
 pub(super) fn count(figure: &Figure, labels: &[(&'static str, &str)], by: u64) {

@@ -13,6 +13,7 @@ mod outcome;
 mod registration;
 mod watch;
 
+pub(crate) use facade::ON;
 pub(crate) use outcome::{Link, renewal};
 pub(crate) use registration::Registration;
 pub(crate) use watch::{Watch, showing};

@@ -2,7 +2,7 @@
 
 use super::figures::Figure;
 
-pub(super) const ON: bool = false;
+pub(crate) const ON: bool = false;
 
 pub(super) fn count(_: &Figure, _: &[(&'static str, &str)], _: u64) {}
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use discovery_core::{State, Status, StatusReader};
 use tokio::time::sleep;
 
-use super::facade::{ON, count, set};
+use super::facade::{count, set};
 use super::figures::{
     AUDITS, EVENTS, Figure, INSTANCES, LISTS, REPAIRED_KEYS, REPAIRS, STALE, UNDECODABLE,
 };
@@ -21,7 +21,7 @@ const WHILE_STALE: Duration = Duration::from_secs(1);
 const WHILE_FRESH: Duration = Duration::from_secs(15);
 
 /// Counts what happens to one prefix.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Watch {
     prefix: Arc<str>,
 }
@@ -71,9 +71,6 @@ pub(crate) async fn showing(
     mut status: StatusReader,
     mut following: impl Future<Output = ()> + Unpin,
 ) {
-    if !ON {
-        return following.await;
-    }
     let shown = Shown::new(&prefix);
     loop {
         let now = status.get();

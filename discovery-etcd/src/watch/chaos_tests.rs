@@ -8,7 +8,7 @@ use discovery_core::stabilise::{Crowd, Stabilise, Stabiliser};
 use discovery_core::testkit::Checked;
 use discovery_core::{Change, Changes, Instance, InstanceKey, Publisher, StatusReader};
 use futures::{FutureExt as _, StreamExt as _};
-use rand::rngs::StdRng;
+use rand::rngs::{SmallRng, StdRng};
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -85,7 +85,7 @@ impl Rig {
         tokio::spawn(work);
         let follower = Follower::new(
             link.join(),
-            Machine::new(PREFIX.to_vec(), Some(AUDIT), rng),
+            Machine::new(PREFIX.to_vec(), Some(AUDIT), SmallRng::from_rng(&mut rng)),
             Translator::new(Arc::new(native()), Some("a".parse().unwrap())),
             publisher,
             passing(),

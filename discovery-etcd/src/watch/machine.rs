@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use crate::backoff::{self, Backoff};
@@ -160,13 +160,14 @@ pub(crate) struct Machine {
     refreshed: bool,
     doubted: bool,
     backoff: Backoff,
-    rng: StdRng,
+    /// For jitter only, and there are many machines.
+    rng: SmallRng,
     actions: VecDeque<Action>,
 }
 
 impl Machine {
     /// A machine that follows all keys that start with `prefix`, once there is a connection.
-    pub(crate) fn new(prefix: Vec<u8>, audit_every: Option<Duration>, rng: StdRng) -> Self {
+    pub(crate) fn new(prefix: Vec<u8>, audit_every: Option<Duration>, rng: SmallRng) -> Self {
         Self {
             prefix,
             endpoint: Arc::default(),
@@ -187,7 +188,12 @@ impl Machine {
 
     /// The next thing to do.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let next = self.actions.pop_front();
+        if next.is_none() {
+            // Most of the time there is nothing to do, and many wait.
+            self.actions = VecDeque::new();
+        }
+        next
     }
 
     /// When to tell of the time, if nothing else happens before.

@@ -24,7 +24,7 @@ impl Rig {
     }
 
     pub(super) fn audited(seed: u64, every: Option<Duration>) -> Self {
-        let rng = StdRng::seed_from_u64(seed);
+        let rng = SmallRng::seed_from_u64(seed);
         Self { machine: Machine::new(PREFIX.to_vec(), every, rng), now: Instant::now() }
     }
 

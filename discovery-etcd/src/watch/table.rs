@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use discovery_core::InstanceKey;
 use hashbrown::HashMap;
 
+use crate::format::Entry;
+
 type Key = Box<[u8]>;
 
 /// The instances that a record stands for.
@@ -137,7 +139,7 @@ impl Table {
     }
 
     /// The keys and values of a record, none if it is gone; and what it stands for.
-    pub(super) fn parts(&self, name: &[u8]) -> (Vec<(&[u8], &[u8])>, &[InstanceKey]) {
+    pub(super) fn parts(&self, name: &[u8]) -> (Vec<Entry<'_>>, &[InstanceKey]) {
         let joined = self.joined.get(name);
         joined
             .map_or_else(Default::default, |joined| (entries(&joined.parts), joined.stands.keys()))
@@ -203,7 +205,7 @@ impl Table {
     /// several keys stand for, given what they stood for.
     pub(super) fn end_list(
         &mut self,
-        mut decode: impl FnMut(&[u8], &[(&[u8], &[u8])], Stands) -> Stands,
+        mut decode: impl FnMut(&[u8], &[Entry<'_>], Stands) -> Stands,
     ) {
         let mark = self.mark;
         self.whole.retain(|_, known| {
@@ -266,8 +268,8 @@ impl Table {
     }
 }
 
-fn entries(parts: &Parts) -> Vec<(&[u8], &[u8])> {
-    parts.iter().map(|(key, part)| (&**key, &*part.value)).collect()
+fn entries(parts: &Parts) -> Vec<Entry<'_>> {
+    parts.iter().map(|(key, part)| Entry { key, value: &part.value }).collect()
 }
 
 #[cfg(test)]

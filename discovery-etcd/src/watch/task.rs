@@ -56,7 +56,7 @@ impl<W: Wire> Follower<W> {
         stabiliser: Stabiliser,
     ) -> Self {
         Self {
-            figures: observe::Watch::new(machine.prefix()),
+            figures: translator.figures().clone(),
             ticket,
             machine,
             translator,

@@ -1,7 +1,7 @@
 //! From etcd's keys and values to the publisher's, by a [`Format`]. A value that cannot be read is
 //! reported once, what its record stood for stays, and the rest goes on.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) struct Translator {
     table: Table,
     reader: Reader,
     /// While one goes on.
-    audit: Option<Audit>,
+    audit: Option<Box<Audit>>,
 }
 
 impl Translator {
@@ -30,6 +30,11 @@ impl Translator {
         let figures = observe::Watch::new(&format.prefix(service.as_ref()));
         let reader = Reader { format, service, reports: Reports::new(figures) };
         Self { table: Table::default(), reader, audit: None }
+    }
+
+    /// The figures of what it translates.
+    pub(crate) fn figures(&self) -> &observe::Watch {
+        &self.reader.reports.figures
     }
 
     /// The pages of a whole set follow; those of an earlier one that was not finished do not count.
@@ -78,7 +83,7 @@ impl Translator {
     pub(crate) fn finish(&mut self, replacement: &mut Set, is_held: impl Fn(&InstanceKey) -> bool) {
         let mut found = Found::new();
         self.table.end_list(|name, parts, stood| {
-            let read = self.reader.read(name, &entries(parts), stood.keys(), &mut found);
+            let read = self.reader.read(name, parts, stood.keys(), &mut found);
             read.unwrap_or_else(|| {
                 keep(replacement, stood.keys(), &is_held);
                 stood
@@ -146,7 +151,7 @@ impl Translator {
                 self.reader.reports.forget(&name);
                 Some(Stands::none())
             } else {
-                self.reader.read(&name, &entries(&parts), known, &mut turn.found)
+                self.reader.read(&name, &parts, known, &mut turn.found)
             };
             if let Some(stands) = stands {
                 let stood = self.table.join(&name, stands);
@@ -211,7 +216,7 @@ impl Translator {
     /// The pages of an audit follow.
     pub(crate) fn audit_begin(&mut self) {
         self.table.next_mark();
-        self.audit = Some(Audit::default());
+        self.audit = Some(Box::default());
     }
 
     /// A page of keys and revisions; values do not matter.
@@ -264,25 +269,22 @@ fn keep(set: &mut Set, keys: &[InstanceKey], is_held: impl Fn(&InstanceKey) -> b
     }
 }
 
-fn entries<'a>(parts: &[(&'a [u8], &'a [u8])]) -> Vec<Entry<'a>> {
-    parts.iter().map(|(key, value)| Entry { key, value }).collect()
-}
-
-/// What was said about records, so that each thing is said once.
+/// What was said about records, so that each thing is said once. Nearly always that is nothing, which
+/// costs least in trees.
 struct Reports {
     figures: observe::Watch,
     /// Records that cannot be read, and their value as a hash.
-    unreadable: HashMap<Vec<u8>, u64>,
+    unreadable: BTreeMap<Vec<u8>, u64>,
     /// Records whose value names another service or id than the key.
-    differing: HashSet<Vec<u8>>,
+    differing: BTreeSet<Vec<u8>>,
     /// Of both, those in the list that is under way, if one is.
-    listed: Option<HashSet<Vec<u8>>>,
+    listed: Option<BTreeSet<Vec<u8>>>,
     hasher: RandomState,
 }
 
 impl Reports {
     fn new(figures: observe::Watch) -> Self {
-        let (unreadable, differing) = (HashMap::new(), HashSet::new());
+        let (unreadable, differing) = (BTreeMap::new(), BTreeSet::new());
         Self { figures, unreadable, differing, listed: None, hasher: RandomState::new() }
     }
 
@@ -296,8 +298,7 @@ impl Reports {
             }
             self.list(name);
         }
-        // Most often there is none, and no need to hash the name.
-        if !self.unreadable.is_empty() && self.unreadable.remove(name).is_some() {
+        if self.unreadable.remove(name).is_some() {
             tracing::info!(key = shown(name), "the value can be read again");
         }
     }
@@ -328,7 +329,7 @@ impl Reports {
     }
 
     fn begin(&mut self) {
-        self.listed = Some(HashSet::new());
+        self.listed = Some(BTreeSet::new());
     }
 
     /// The list is complete: what is not in it is gone.
