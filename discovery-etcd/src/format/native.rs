@@ -266,6 +266,11 @@ mod tests {
             decode("/services/s/1", nulls).unwrap(),
             Instance::parse("s", "1", "a:1").unwrap()
         );
+        let escaped =
+            r#"{"id":"\u0031","\u0061ddress":"a\u003a1","zone":"\u007a","status":"\u0055P"}"#;
+        let (instance, differs) = read("/services/s/1", escaped.as_bytes()).unwrap();
+        assert_eq!((instance.address.authority(), instance.zone.unwrap().as_str()), ("a:1", "z"));
+        assert!(!differs);
         let odd = r#"{"id":7,"name":["x"],"zone":"","status":"UP","address":"a:1"}"#;
         assert!(decode("/services/s/1", odd).is_ok());
     }

@@ -249,3 +249,15 @@ async fn told(closed: &mut watch::Receiver<bool>) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::EtcdWire;
+
+    #[test]
+    fn a_watch_is_small_since_there_are_many() {
+        let size = size_of::<Follower<EtcdWire>>();
+        assert!(size <= 928, "{size}");
+    }
+}

@@ -118,6 +118,28 @@ fn a_value_that_cannot_be_read_leaves_the_last_good_one_until_it_is_gone() {
 }
 
 #[test]
+fn who_is_still_there_keeps_the_text_of_its_names() {
+    let texts = |rig: &Rig| {
+        let (key, instance) = rig.publisher.snapshot().pop().unwrap();
+        let texts = [key.service.as_str(), instance.service.as_str()].map(str::as_ptr);
+        (texts, [key.id.as_str(), instance.id.as_str()].map(str::as_ptr))
+    };
+    // Whether a service is asked for or all of them.
+    for service in [None, Some("a")] {
+        let mut rig = Rig::of(Native::new("/s"), service);
+        rig.list(&[("/s/a/1", A, 1)]);
+        let ([of_service, _], [of_id, _]) = texts(&rig);
+        rig.put("/s/a/1", B, 2);
+        assert_eq!(texts(&rig), ([of_service; 2], [of_id; 2]));
+        rig.list(&[("/s/a/1", A, 3)]);
+        assert_eq!(
+            (texts(&rig), rig.seen()),
+            (([of_service; 2], [of_id; 2]), vec!["a/1 a:1*1".into()])
+        );
+    }
+}
+
+#[test]
 fn an_unreadable_value_does_not_bring_back_one_that_vanished() {
     let mut rig = native();
     rig.list(&[("/s/a/1", A, 1)]);
