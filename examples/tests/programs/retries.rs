@@ -15,35 +15,18 @@ async fn what_was_not_sent_goes_to_another_instance_whatever_the_method() {
     for (method, body) in
         [("GET", ""), ("POST", "small"), ("POST", &*large), ("PUT", "small"), ("PATCH", "x")]
     {
-        // One where nobody is known to be dead.
         let gateway = Gateway::start(&["--policy=least-pending"]).await;
         gateway.add("orders", "dead", &nowhere().await);
         gateway.add("orders", "alive", &address);
         gateway.knows("orders", 2).await;
-        eventually(SOON, format!("{method} is retried"), async || {
+        for _ in 0..20 {
             let answer = gateway.send(method, "/send/orders", body).await;
             assert_eq!((answer.status, answer.served_by()), (StatusCode::OK, "alive"), "{method}");
             assert_eq!(answer.body, body, "{method}");
-            gateway.retries("orders").await > 0
-        })
-        .await;
+        }
+        // Nothing was sent twice: who cannot be connected to has never had it.
+        assert_eq!(gateway.retries("orders").await, 0);
     }
-}
-
-#[tokio::test]
-async fn one_that_cannot_be_reached_is_asked_once_a_second() {
-    let gateway = Gateway::start(&["--policy=least-pending"]).await;
-    let (_server, address, _) = counting(200).await;
-    gateway.add("orders", "dead", &nowhere().await);
-    gateway.add("orders", "alive", &address);
-    gateway.knows("orders", 2).await;
-    let started = Instant::now();
-    for _ in 0..200 {
-        assert_eq!(gateway.send("POST", "/send/orders", "body").await.served_by(), "alive");
-    }
-    let seconds = started.elapsed().as_secs() + 1;
-    let retries = gateway.retries("orders").await;
-    assert!((1..=seconds).contains(&retries), "{retries} retries in {seconds} s");
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ pub(crate) struct Books<T: Parts> {
     hasher: DefaultHashBuilder,
     lists: Lists<T>,
     loaded: bool,
-    panic: bool,
+    panic: Panic,
     /// What has to be tried again or let in again, and when.
     timers: BTreeSet<(Instant, usize)>,
     /// Those in their slow start: all of them can be used.
@@ -125,6 +125,16 @@ struct Entry<T: Parts> {
     before: (u64, u64),
     /// Only of those that are not as they should be.
     trouble: Option<Box<Trouble<T>>>,
+}
+
+/// Whether endpoints that are left out are used all the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Panic {
+    No,
+    /// All but suspects, since so many are out that something else must be wrong.
+    Most,
+    /// All, since nobody else is there.
+    All,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -185,17 +195,25 @@ impl<T: Parts> Entry<T> {
         self.trouble.as_ref().is_some_and(|trouble| trouble.out_until.is_some())
     }
 
+    fn is_gone(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.gone)
+    }
+
     fn is_next(&self, endpoint: &Arc<Endpoint<T>>) -> bool {
         let next = self.trouble.as_ref().and_then(|trouble| trouble.next.as_ref());
         next.is_some_and(|(next, _)| Arc::ptr_eq(next, endpoint))
     }
 
     /// Whether it may be used as far as itself is concerned.
-    fn is_usable(&self, panic: bool) -> bool {
+    fn is_usable(&self, panic: Panic) -> bool {
         self.phase == Phase::Connected
             && self.member().own_weight() > 0
             && self.availability != Availability::Out
-            && (panic || !self.is_out())
+            && match panic {
+                Panic::No => !self.is_out(),
+                Panic::Most => !self.is_gone(),
+                Panic::All => true,
+            }
     }
 }
 
@@ -217,7 +235,7 @@ impl<T: Parts> Books<T> {
             hasher: DefaultHashBuilder::default(),
             lists: Lists::default(),
             loaded: false,
-            panic: false,
+            panic: Panic::No,
             timers: BTreeSet::new(),
             ramping: BTreeSet::new(),
             ejected: BTreeSet::new(),
@@ -676,13 +694,14 @@ impl<T: Parts> Books<T> {
         let nobody_else = self.first_resort == 0;
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         let usable = entry.is_usable(panic);
-        let healthy = entry.is_usable(false);
+        let healthy = entry.is_usable(Panic::No);
         self.healthy += usize::from(healthy);
         self.healthy -= usize::from(std::mem::replace(&mut entry.healthy, healthy));
         let last_resort = entry.availability == Availability::LastResort;
         if usable && (!last_resort || nobody_else) {
             let on_probation = entry.trouble.as_ref().is_some_and(|trouble| trouble.to_pass > 0);
-            let gate = if on_probation && !panic { Gate::Probation } else { Gate::Open };
+            let gate =
+                if on_probation && panic == Panic::No { Gate::Probation } else { Gate::Open };
             entry.member().set_gate(gate);
             if entry.ready_place.is_none() {
                 entry.ready_place =
@@ -743,14 +762,19 @@ impl<T: Parts> Books<T> {
     fn review_panic(&mut self) {
         let bad = self.ejected.len() + self.spared.len() - self.gone;
         let nobody = self.healthy == 0 && !self.ejected.is_empty();
-        let panic = nobody || self.rules.ejection.is_panic(bad, self.lists.members.len());
+        let most = self.rules.ejection.is_panic(bad, self.lists.members.len());
+        let panic = match (nobody, most) {
+            (true, _) => Panic::All,
+            (false, true) => Panic::Most,
+            (false, false) => Panic::No,
+        };
         if panic != self.panic {
             self.panic = panic;
             let all = self.lists.members.len();
-            if panic {
-                warn!(bad, all, "so many endpoints fail that all are used");
-            } else {
+            if panic == Panic::No {
                 info!(bad, all, "endpoints that fail are left out again");
+            } else {
+                warn!(bad, all, "so many endpoints fail that all are used");
             }
             for id in self.ejected.clone() {
                 self.place(id);
@@ -760,13 +784,12 @@ impl<T: Parts> Books<T> {
 
     /// Says of an endpoint how it stands.
     fn stand(&mut self, id: usize) {
-        let panic = self.panic;
         let Some(entry) = self.entry(id) else { return };
         let member = entry.member();
         let standing = match entry.phase {
             Phase::Connecting => Standing::Connecting,
             Phase::Failed => Standing::Failed,
-            Phase::Connected if entry.is_out() && !panic => Standing::Ejected,
+            Phase::Connected if entry.is_out() && entry.ready_place.is_none() => Standing::Ejected,
             Phase::Connected if member.own_weight() == 0 => Standing::Out,
             Phase::Connected if entry.availability == Availability::Out => Standing::Out,
             Phase::Connected if entry.ready_place.is_none() => Standing::LastResort,
@@ -876,7 +899,7 @@ impl<T: Parts> Books<T> {
 
     /// The set as calls are to see it, if it has changed.
     pub(crate) fn publish(&mut self, former: &Snapshot<T>) -> Option<Snapshot<T>> {
-        if self.panic || !self.ejected.is_empty() {
+        if self.panic != Panic::No || !self.ejected.is_empty() {
             self.review_panic();
         }
         if self.ramping.len() == self.lists.ready.len() {
@@ -912,7 +935,7 @@ impl<T: Parts> Books<T> {
             weightless: self.weightless,
             causes: causes.collect(),
         };
-        let (loaded, panic) = (self.loaded, self.panic);
+        let (loaded, panic) = (self.loaded, self.panic != Panic::No);
         Some(Snapshot { ready, weights, even, members, state, loaded, panic, others })
     }
 
