@@ -270,11 +270,14 @@ impl<T: Parts> Books<T> {
         self.entry(endpoint.id).filter(|entry| Arc::ptr_eq(&entry.endpoint, endpoint))
     }
 
-    /// What the service of this key was made for.
+    /// What the latest service of this key was made for, or is to be made for.
     pub(crate) fn made_for(&self, key: &T::Key) -> Option<Arc<T::Endpoint>> {
         let entry = self.entries.get(self.id_of(key)?)?.as_ref()?;
-        let next = entry.trouble.as_ref().and_then(|trouble| trouble.next.as_ref());
-        Some(next.map_or(&entry.made_for, |(_, made_for)| made_for).clone())
+        let latest = entry.trouble.as_ref().and_then(|trouble| {
+            let next = trouble.next.as_ref().map(|(_, made_for)| made_for);
+            next.or(trouble.wants.as_ref())
+        });
+        Some(latest.unwrap_or(&entry.made_for).clone())
     }
 
     pub(crate) fn set_loaded(&mut self) {
@@ -573,7 +576,12 @@ impl<T: Parts> Books<T> {
         self.changed = true;
         let at = now + cap.mul_f64(part).max(RETRY.0 / 10);
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
-        if let Some(former) = entry.trouble().retry_at.replace(at) {
+        let trouble = entry.trouble();
+        if trouble.next.is_some() {
+            // Its next service is on its way already, perhaps to another address.
+            return;
+        }
+        if let Some(former) = trouble.retry_at.replace(at) {
             self.timers.remove(&(former, id));
         }
         self.timers.insert((at, id));
