@@ -55,6 +55,9 @@ pub struct Latency {
 const SLOW: u64 = 2;
 /// A failure counts as a call that took so many times the median.
 const FAILURE: u64 = 10;
+/// The part of the mean of squares that a failure makes up at least: failing fast takes no time, so that
+/// means over time would hardly see it.
+const ONE_FAILURE: f64 = 0.1;
 /// The longest time that is counted, so that nothing overflows: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
@@ -114,14 +117,14 @@ impl PeakEwma {
 
 impl Latency {
     /// Takes a call into account that ended now.
-    fn add(&self, took: u64, now: u64, decay: f64) {
+    fn add(&self, took: u64, now: u64, decay: f64, least: f64) {
         let took = took.clamp(1, LONGEST) as f64;
         let since = now.saturating_sub(self.at.swap(now, Ordering::Relaxed)) as f64 / decay;
         let calls = self.calls.load(Ordering::Relaxed).saturating_add(1);
         self.calls.store(calls, Ordering::Relaxed);
         // For small ones, 1 - exp(-x) is x.
         let part = if since < 0.001 { since } else { -(-since).exp_m1() };
-        let part = part.max(1.0 / f64::from(calls));
+        let part = part.max(1.0 / f64::from(calls)).max(least);
         let square = f64::from_bits(self.square.load(Ordering::Relaxed));
         let square = square + (took * took - square) * part;
         self.square.store(square.to_bits(), Ordering::Relaxed);
@@ -187,7 +190,8 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
             Outcome::Cancelled if call.elapsed > load.root.load(Ordering::Relaxed) => call.elapsed,
             Outcome::Cancelled | Outcome::Ignore => return,
         };
-        load.add(took, call.now, self.decay);
+        let least = if call.outcome.is_failure() { ONE_FAILURE } else { 0.0 };
+        load.add(took, call.now, self.decay, least);
     }
 
     fn review<'a>(&self, members: impl ExactSizeIterator<Item = &'a Member<K, E, Latency>>, _: u64)
