@@ -161,6 +161,10 @@ async fn search<T: Parts>(
                 .map_err(|panicked| CallError::Panicked { what: panicked.0 })?;
             let Some((picked, service)) = picked else { break };
             let Some(endpoint) = picked.endpoint().cloned() else { break };
+            // A policy that insists on one would have it asked without end.
+            if taken.iter().any(|taken| Arc::ptr_eq(taken, &endpoint)) {
+                break;
+            }
             let mut readying = Readying { endpoint, service: Some(service) };
             let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut readying).poll(cx)));
             match polled.await {
