@@ -514,6 +514,7 @@ impl<T: Parts> Books<T> {
             next.member.inherit(entry.member());
         }
         next.member.set_endpoint(entry.member().endpoint());
+        next.member.set_until(entry.member().until());
         entry.before = (next.member.finished(), next.member.failures());
         entry.member().close();
         entry.endpoint = next.clone();
