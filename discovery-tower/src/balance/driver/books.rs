@@ -498,7 +498,8 @@ impl<T: Parts> Books<T> {
     /// A service failed to become ready for a call.
     pub(crate) fn broken(&mut self, endpoint: &Arc<Endpoint<T>>, cause: SharedError, now: Instant) {
         // Told again by each call that had picked it.
-        if self.of(endpoint).is_some_and(|entry| entry.phase == Phase::Connected) {
+        if let Some(entry) = self.of(endpoint).filter(|entry| entry.phase == Phase::Connected) {
+            entry.phase = Phase::Failed;
             endpoint.member.close();
             self.unready(endpoint.id, cause, now);
         }
@@ -551,7 +552,7 @@ impl<T: Parts> Books<T> {
         let random = self.hub.random.next_u64();
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         // While the present service serves, the next one is tried again beside it.
-        let beside = entry.phase == Phase::Connected && entry.member().gate() != Gate::Closed;
+        let beside = entry.phase == Phase::Connected;
         let former = entry.phase;
         if !beside {
             entry.phase = Phase::Failed;
