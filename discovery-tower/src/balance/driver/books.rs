@@ -329,6 +329,7 @@ impl<T: Parts> Books<T> {
         }
         (self.changed, self.members_changed) = (true, true);
         self.to_ready.push(Readying::new(made));
+        self.review_panic();
     }
 
     /// What an endpoint says of itself is another; its service stays.
@@ -779,7 +780,7 @@ impl<T: Parts> Books<T> {
             (false, false) => Panic::No,
         };
         if panic != self.panic {
-            self.panic = panic;
+            (self.panic, self.changed) = (panic, true);
             let all = self.lists.members.len();
             if panic == Panic::No {
                 info!(bad, all, "endpoints that fail are left out again");
