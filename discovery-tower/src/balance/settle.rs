@@ -192,6 +192,8 @@ async fn search<T: Parts>(
         tokio::select! {
             biased;
             Some((endpoint, ready)) = waiting.next(), if !waiting.is_empty() => match ready {
+                // It was removed, or is out, since this call began to wait for it.
+                Ok(_) if endpoint.member.gate() == Gate::Closed => {}
                 Ok(service) => {
                     let now = shared.hub.policy_now();
                     let picked = Picked::new(endpoint, now);
