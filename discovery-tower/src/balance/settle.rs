@@ -104,6 +104,10 @@ impl<T: Parts> Readying<T> {
         let service = Some(endpoint.service.clone());
         Self { endpoint, service }
     }
+
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint<T>> {
+        &self.endpoint
+    }
 }
 
 impl<T: Parts> Future for Readying<T> {

@@ -105,6 +105,8 @@ pub(crate) struct Books<T: Parts> {
     changed: bool,
     /// Whether what is computed of the members is to be computed anew.
     members_changed: bool,
+    /// Whether nobody waits any more for a service that is getting ready.
+    abandoned: bool,
     /// Services that have to become ready.
     pub(crate) to_ready: Vec<Readying<T>>,
 }
@@ -116,6 +118,8 @@ struct Entry<T: Parts> {
     place: usize,
     ready_place: Option<usize>,
     phase: Phase,
+    /// Whether its service has yet to say for the first time whether it is ready.
+    readying: bool,
     availability: Availability,
     /// Whether it has come while others were there.
     joins: bool,
@@ -249,6 +253,7 @@ impl<T: Parts> Books<T> {
             gone: 0,
             changed: false,
             members_changed: false,
+            abandoned: false,
             to_ready: Vec::new(),
         }
     }
@@ -305,6 +310,7 @@ impl<T: Parts> Books<T> {
             place,
             ready_place: None,
             phase: Phase::Connecting,
+            readying: true,
             availability: attributes.availability,
             joins: self.loaded && !self.lists.ready.is_empty(),
             healthy: false,
@@ -421,7 +427,8 @@ impl<T: Parts> Books<T> {
             self.timers.remove(&(at, id));
         }
         trouble.wants = None;
-        trouble.next = Some((next.clone(), made_for));
+        let former = trouble.next.replace((next.clone(), made_for));
+        self.abandoned |= former.is_some();
         self.to_ready.push(Readying::new(next));
     }
 
@@ -454,6 +461,8 @@ impl<T: Parts> Books<T> {
         self.healthy -= usize::from(entry.healthy);
         self.gone -= usize::from(entry.trouble.as_ref().is_some_and(|trouble| trouble.gone));
         entry.member().close();
+        let next = entry.trouble.as_ref().is_some_and(|trouble| trouble.next.is_some());
+        self.abandoned |= entry.readying || next;
         self.ejected.remove(&id);
         self.spared.remove(&id);
         self.failed.remove(&id);
@@ -488,12 +497,27 @@ impl<T: Parts> Books<T> {
                     self.unready(id, cause, now);
                 }
             }
-        } else if Arc::ptr_eq(&entry.endpoint, endpoint) && entry.phase != Phase::Connected {
+        } else if Arc::ptr_eq(&entry.endpoint, endpoint) && entry.readying {
+            entry.readying = false;
             match ready {
                 Ok(()) => self.connected(id, now),
                 Err(cause) => self.unready(id, cause, now),
             }
         }
+    }
+
+    /// Whether somebody waits for this service to become ready.
+    pub(crate) fn awaits(&self, readying: &Readying<T>) -> bool {
+        let endpoint = readying.endpoint();
+        self.entries.get(endpoint.id).and_then(Option::as_ref).is_some_and(|entry| {
+            let is_present = entry.readying && Arc::ptr_eq(&entry.endpoint, endpoint);
+            is_present || entry.is_next(endpoint)
+        })
+    }
+
+    /// Whether, since this was last asked, somebody stopped waiting for a service to become ready.
+    pub(crate) fn take_abandoned(&mut self) -> bool {
+        std::mem::take(&mut self.abandoned)
     }
 
     /// A service failed to become ready for a call.
@@ -519,6 +543,7 @@ impl<T: Parts> Books<T> {
         next.member.set_until(entry.member().until());
         entry.before = (next.member.finished(), next.member.failures());
         entry.member().close();
+        self.abandoned |= std::mem::take(&mut entry.readying);
         entry.endpoint = next.clone();
         entry.made_for = made_for;
         self.lists.members.set(entry.place, next);

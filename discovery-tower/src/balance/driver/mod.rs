@@ -211,6 +211,9 @@ where
 
         // Most services are ready at once; the others are waited for.
         for mut readying in std::mem::take(&mut books.to_ready) {
+            if !books.awaits(&readying) {
+                continue;
+            }
             let mut quick = Context::from_waker(Waker::noop());
             match Pin::new(&mut readying).poll(&mut quick) {
                 Poll::Ready((endpoint, ready)) => {
@@ -220,7 +223,15 @@ where
             }
         }
         let mut left = BUDGET;
-        while let Poll::Ready(Some((endpoint, ready))) = this.readying.poll_next_unpin(cx) {
+        loop {
+            if books.take_abandoned() {
+                // One that hangs would else be held for good.
+                let kept = std::mem::take(this.readying).into_iter();
+                *this.readying = kept.filter(|readying| books.awaits(readying)).collect();
+            }
+            let Poll::Ready(Some((endpoint, ready))) = this.readying.poll_next_unpin(cx) else {
+                break;
+            };
             books.readied(&endpoint, ready.map(drop).map_err(share), now);
             left -= 1;
             if left == 0 {
