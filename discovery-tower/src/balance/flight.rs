@@ -59,6 +59,7 @@ impl<T: Parts> Drop for Picked<T> {
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.member.unbegin();
+            endpoint.freed();
         }
     }
 }
@@ -201,6 +202,17 @@ impl<T: Parts> Endpoint<T> {
         // This may run while another panic unwinds.
         guarded(|| hub.policy.finished(member.load(), call));
         hub.consider_review(now);
+        self.freed();
+    }
+
+    /// It has one call less: on probation that is a place for another one, which may be waited for.
+    #[inline]
+    fn freed(&self) {
+        if self.member.gate() == Gate::Probation
+            && let Some(shared) = self.hub.shared()
+        {
+            shared.published.notify_waiters();
+        }
     }
 
     #[cold]

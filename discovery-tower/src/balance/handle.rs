@@ -293,7 +293,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let picked = self.0.snapshot.load().pick(&self.0.hub, &request, &[]);
+        let picked = self.0.snapshot.load().pick(&self.0.hub, &request, &[], false);
         match picked {
             Ok(Some((picked, service))) => Call::picked(Held { picked, service, request }),
             Ok(None) => Call::settling(settle(self.0.clone(), request, Box::new(Trail::new()))),

@@ -161,7 +161,13 @@ async fn search<T: Parts>(
             let asked = waiting.iter().map(|one| one.endpoint.clone());
             let taken: Vec<_> = trail.tried.iter().cloned().chain(asked).collect();
             let picked = snapshot
-                .pick(&shared.hub, &request, &taken)
+                .pick(&shared.hub, &request, &taken, false)
+                .and_then(|picked| match picked {
+                    None if waiting.is_empty() => {
+                        snapshot.pick(&shared.hub, &request, &taken, true)
+                    }
+                    picked => Ok(picked),
+                })
                 .map_err(|panicked| CallError::Panicked { what: panicked.0 })?;
             let Some((picked, service)) = picked else { break };
             let Some(endpoint) = picked.endpoint().cloned() else { break };
@@ -196,8 +202,8 @@ async fn search<T: Parts>(
         tokio::select! {
             biased;
             Some((endpoint, ready)) = waiting.next(), if !waiting.is_empty() => match ready {
-                // It was removed, or is out, since this call began to wait for it.
-                Ok(_) if endpoint.member.gate() == Gate::Closed => {}
+                // Since this call began to wait for it, it was removed, or has its hands full.
+                Ok(_) if !snapshot.is_open(&endpoint) => {}
                 Ok(service) => {
                     let now = shared.hub.policy_now();
                     let picked = Picked::new(endpoint, now);

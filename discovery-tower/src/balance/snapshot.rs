@@ -77,22 +77,34 @@ impl<T: Parts> Snapshot<T> {
         }
     }
 
-    /// Picks for this request, among those that were not tried for it.
+    /// Picks for this request, among those that were not tried for it. If there is `nobody_else`, those
+    /// on probation take it however many calls they have.
     #[inline]
     pub(crate) fn pick(
         &self,
         hub: &Hub<T>,
         request: &T::Request,
         tried: &[Arc<Endpoint<T>>],
+        nobody_else: bool,
     ) -> Result<Option<(Picked<T>, T::Service)>, Panicked> {
         if self.ready.len() == 0 {
             return Ok(None);
         }
         let now = hub.policy_now();
-        let among = Among { snapshot: self, hub, request, tried, now };
+        let among = Among { snapshot: self, hub, request, tried, now, all: nobody_else };
         let place = guarded(|| hub.policy.pick(request, &among)).ok_or(Panicked("policy"))?;
         let endpoint = place.and_then(|place| self.ready.get(place));
         Ok(endpoint.map(|endpoint| (Picked::new(endpoint.clone(), now), endpoint.service.clone())))
+    }
+
+    /// Whether one more call may go to an endpoint.
+    #[inline]
+    pub(crate) fn is_open(&self, endpoint: &Endpoint<T>) -> bool {
+        match endpoint.member.gate() {
+            Gate::Open => true,
+            Gate::Probation => endpoint.member.pending() == 0 || self.panic,
+            Gate::Closed => false,
+        }
     }
 
     /// Whether there are endpoints that this request could go to, had it not to avoid them.
@@ -102,7 +114,7 @@ impl<T: Parts> Snapshot<T> {
         request: &T::Request,
         tried: &[Arc<Endpoint<T>>],
     ) -> bool {
-        let among = Among { snapshot: self, hub, request, tried, now: 0 };
+        let among = Among { snapshot: self, hub, request, tried, now: 0, all: true };
         self.ready.iter().any(|endpoint| {
             among.is_open(endpoint)
                 && !among.was_tried(endpoint)
@@ -118,16 +130,14 @@ struct Among<'a, T: Parts> {
     request: &'a T::Request,
     tried: &'a [Arc<Endpoint<T>>],
     now: u64,
+    /// Whether those on probation are used like the others.
+    all: bool,
 }
 
 impl<T: Parts> Among<'_, T> {
     #[inline]
     fn is_open(&self, endpoint: &Endpoint<T>) -> bool {
-        match endpoint.member.gate() {
-            Gate::Open => true,
-            Gate::Probation => endpoint.member.pending() == 0 || self.snapshot.panic,
-            Gate::Closed => false,
-        }
+        self.snapshot.is_open(endpoint) || self.all && endpoint.member.gate() != Gate::Closed
     }
 
     #[inline]
