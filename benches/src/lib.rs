@@ -4,7 +4,7 @@
 //! A number alone says little on another machine. So each result here is a ratio of two things
 //! measured in the same run, in turns, and a goal is a bound on that ratio.
 
-#[cfg(feature = "etcd")]
+#[cfg(any(feature = "balance", feature = "etcd"))]
 pub mod cpu;
 #[cfg(feature = "etcd")]
 pub mod etcd;
