@@ -5,6 +5,8 @@
 //! arguments run these only.
 
 mod calls;
+mod changes;
+mod churn;
 mod floor;
 mod shared;
 mod subject;
@@ -21,7 +23,12 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<ExitCode> {
     let mut met = true;
-    for (name, run) in [("calls", calls::run as fn() -> Outcome<Report>), ("shared", shared::run)] {
+    for (name, run) in [
+        ("calls", calls::run as fn() -> Outcome<Report>),
+        ("shared", shared::run),
+        ("churn", churn::run),
+        ("changes", changes::run),
+    ] {
         if is_wanted(name) {
             met &= run()?.show(is_measuring());
         }
