@@ -180,7 +180,7 @@ fn respond<T: Parts>(
         }),
         None => None,
     };
-    given.ok_or(CallError::Panicked { what: PANICKED })
+    given.ok_or_else(|| CallError::Panicked { what: PANICKED })
 }
 
 /// What becomes of a call that an endpoint failed: another endpoint, if it gave the request back.

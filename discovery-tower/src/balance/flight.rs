@@ -19,13 +19,15 @@ pub(crate) fn guarded<R>(run: impl FnOnce() -> R) -> Option<R> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).ok()
 }
 
-/// An endpoint and the service that reaches it.
+/// An endpoint and the service that reaches it. What a call looks at is near the beginning, where the
+/// references to it are counted.
+#[repr(C)]
 pub(crate) struct Endpoint<T: Parts> {
+    pub(crate) hub: Arc<Hub<T>>,
     pub(crate) member: Member<T::Key, T::Endpoint, T::Load>,
-    pub(crate) service: T::Service,
     /// Its place in the driver's books.
     pub(crate) id: usize,
-    pub(crate) hub: Arc<Hub<T>>,
+    pub(crate) service: T::Service,
 }
 
 /// An endpoint that was picked for a call, which counts as pending there from now on.

@@ -78,7 +78,9 @@ impl<T: Parts> Hub<T> {
     #[inline]
     pub(crate) fn at(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.epoch);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1)
+        // In 64 bits, which last for 584 years.
+        let nanos = since.as_secs().saturating_mul(1_000_000_000);
+        nanos.saturating_add(since.subsec_nanos().into()).max(1)
     }
 
     /// The time for a policy that wants to know it.

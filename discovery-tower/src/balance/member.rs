@@ -12,7 +12,9 @@ pub(crate) const FULL: u16 = 1_024;
 /// One endpoint of a balancer: what it is, and how its calls go.
 ///
 /// All clones of a balancer share it: knowing everybody's calls is worth more than any policy.
+#[repr(C)]
 pub struct Member<K, E, L> {
+    // What a call looks at comes first, so that it is on as few cache lines as can be.
     /// Finished calls in the upper half, which may wrap around, and pending ones in the lower: one
     /// write for both.
     counts: AtomicU64,
@@ -26,13 +28,13 @@ pub struct Member<K, E, L> {
     /// Failures since the last success.
     streak: AtomicU32,
     weight: AtomicU32,
+    standing: AtomicU8,
     load: L,
     failures: AtomicU64,
     /// All finished calls when they were last looked at. The lower half is that of `counts` then.
     history: AtomicU64,
     /// When it is to be used again, in nanoseconds; 0 if it is used.
     until: AtomicU64,
-    standing: AtomicU8,
     key: K,
     endpoint: ArcSwap<E>,
 }

@@ -161,11 +161,16 @@ impl<T: Parts> Candidates<T::Key, T::Endpoint, T::Load> for Among<'_, T> {
 
     #[inline]
     fn is_free(&self, place: usize) -> bool {
-        self.snapshot.ready.get(place).is_some_and(|endpoint| {
-            self.is_open(endpoint)
-                && !self.was_tried(endpoint)
-                && !self.hub.protocol.avoids(self.request, endpoint.member.key())
-        })
+        self.free(place).is_some()
+    }
+
+    #[inline]
+    fn free(&self, place: usize) -> Option<&Member<T::Key, T::Endpoint, T::Load>> {
+        let endpoint = self.snapshot.ready.get(place)?;
+        let free = self.is_open(endpoint)
+            && !self.was_tried(endpoint)
+            && !self.hub.protocol.avoids(self.request, endpoint.member.key());
+        free.then_some(&endpoint.member)
     }
 
     #[inline]

@@ -6,7 +6,7 @@ use crate::balance::Member;
 /// Up to how many endpoints all are looked at. A bit for each fits a word.
 pub(super) const SCAN: usize = 32;
 
-/// How often a drawn place that is not free is drawn again, before all are looked at in turn.
+/// How often a place that will not do is drawn again, before all are looked at in turn.
 const DRAWS: usize = 4;
 
 /// The place of the one with the least cost, of at most [`SCAN`]; any of those that are equal.
@@ -16,8 +16,9 @@ pub(super) fn least<K, E, L, C: PartialOrd>(
     cost: impl Fn(&Member<K, E, L>) -> C,
 ) -> Option<usize> {
     let (mut best, mut which): (Option<C>, u32) = (None, 0);
-    for place in 0..among.len().min(SCAN) {
-        let Some(member) = among.get(place).filter(|_| among.is_free(place)) else { continue };
+    let len = among.len().min(SCAN);
+    for place in 0..len {
+        let Some(member) = among.free(place) else { continue };
         let cost = cost(member);
         match &best {
             Some(least) if *least < cost => {}
@@ -27,6 +28,13 @@ pub(super) fn least<K, E, L, C: PartialOrd>(
     }
     let several = which.count_ones();
     if several > 1 {
+        // Mostly nearly all are equal, and one that is drawn is one of them.
+        for _ in 0..DRAWS {
+            let place = among.below(len);
+            if which >> place & 1 == 1 {
+                return Some(place);
+            }
+        }
         // The lowest bits that are set, away.
         for _ in 0..among.below(several as usize) {
             which &= which - 1;
@@ -41,23 +49,22 @@ pub(super) fn better_of_two<K, E, L>(
     among: &impl Candidates<K, E, L>,
     second_is_better: impl Fn(&Member<K, E, L>, &Member<K, E, L>) -> bool,
 ) -> Option<usize> {
-    let first = draw_free(among)?;
+    let (first, a) = draw_free(among)?;
     let second = among.draw();
-    if first == second || !among.is_free(second) {
-        return Some(first);
-    }
-    match (among.get(first), among.get(second)) {
-        (Some(a), Some(b)) if second_is_better(a, b) => Some(second),
+    match among.free(second) {
+        Some(b) if first != second && second_is_better(a, b) => Some(second),
         _ => Some(first),
     }
 }
 
+type Drawn<'a, K, E, L> = (usize, &'a Member<K, E, L>);
+
 #[inline]
-fn draw_free<K, E, L>(among: &impl Candidates<K, E, L>) -> Option<usize> {
+fn draw_free<K, E, L>(among: &impl Candidates<K, E, L>) -> Option<Drawn<'_, K, E, L>> {
     for _ in 0..DRAWS {
         let place = among.draw();
-        if among.is_free(place) {
-            return Some(place);
+        if let Some(member) = among.free(place) {
+            return Some((place, member));
         }
     }
     any_free(among)
@@ -65,7 +72,9 @@ fn draw_free<K, E, L>(among: &impl Candidates<K, E, L>) -> Option<usize> {
 
 /// One that is free, from a random place on.
 #[cold]
-fn any_free<K, E, L>(among: &impl Candidates<K, E, L>) -> Option<usize> {
+fn any_free<K, E, L>(among: &impl Candidates<K, E, L>) -> Option<Drawn<'_, K, E, L>> {
     let start = among.below(among.len());
-    (start..among.len()).chain(0..start).find(|&place| among.is_free(place))
+    (start..among.len())
+        .chain(0..start)
+        .find_map(|place| among.free(place).map(|member| (place, member)))
 }

@@ -118,6 +118,11 @@ pub trait Candidates<K, E, L> {
     /// unusable, and is not on probation with its hands full.
     fn is_free(&self, place: usize) -> bool;
 
+    /// The one at this place, if it is [free](Self::is_free).
+    fn free(&self, place: usize) -> Option<&Member<K, E, L>> {
+        self.get(place).filter(|_| self.is_free(place))
+    }
+
     /// A place, drawn in proportion to the weights; of those whose slow start has begun, less often.
     /// It may not be [free](Self::is_free). 0 if there are none.
     fn draw(&self) -> usize;
