@@ -10,13 +10,14 @@ use crate::subject::{Ours, ours, requests, tower_ewma, tower_pending};
 use crate::turns::{Side, Turns};
 use crate::{Outcome, SIZES};
 
-const ROUNDS: usize = 60;
+/// Many and short: what comes in between hits few of them.
+const ROUNDS: usize = 400;
 
 pub(crate) fn run() -> Outcome<Report> {
     let mut report = Report::new("One task, a request", "ours", "against");
     for count in SIZES {
         let runtime = Builder::new_current_thread().enable_time().build()?;
-        let times = if is_measuring() { 10_000 } else { 10 };
+        let times = if is_measuring() { 2_000 } else { 10 };
         let least = runtime.block_on(ours(count, LeastPending::new()));
         let ewma = runtime.block_on(ours(count, PeakEwma::new()));
         let (mut pending, mut peak) = (tower_pending(count), tower_ewma(count));
