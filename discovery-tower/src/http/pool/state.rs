@@ -312,3 +312,7 @@ impl<C: Link, W> State<C, W> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
