@@ -137,6 +137,7 @@ async fn callers_dropped_at_random_points_leave_nothing_behind() {
     for caller in join_all(callers).await {
         caller.unwrap();
     }
+    assert!(format!("{endpoint:?}").contains("waiting: 0"), "{endpoint:?}");
     // All places are free again, all at the same time.
     let held = soon(join_all((0..MOST).map(|_| begin(&endpoint, get("/held"))))).await;
     server.holding(MOST).await;

@@ -180,6 +180,7 @@ async fn callers_dropped_at_random_points_leave_nothing_behind() {
     for caller in join_all(callers).await {
         caller.unwrap();
     }
+    assert!(format!("{endpoint:?}").contains("waiting: 0"), "{endpoint:?}");
     let held = join_all((0..MOST).map(|_| begin(&endpoint, get("/held")))).await;
     let mut one_more = endpoint.clone();
     assert!(futures::poll!(one_more.ready()).is_pending());
@@ -322,6 +323,39 @@ async fn a_request_that_a_goodbye_does_not_count_in_goes_to_another_connection()
     call(&endpoint, get("/")).await.unwrap();
     let (one, two) = tokio::join!(call(&endpoint, get("/")), call(&endpoint, post(empty())));
     assert!(one.unwrap().status() == 200 && two.unwrap().status() == 200);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_stream_is_woken_when_the_instance_allows_more() {
+    // One stream at a time, then two.
+    const ONE: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+    const TWO: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (more, mut asked) = tokio::sync::mpsc::channel::<()>(1);
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.read_exact(&mut [0; 24]).await.unwrap();
+        socket.write_all(&ONE).await.unwrap();
+        let mut requests = 0;
+        while requests < 2 {
+            tokio::select! {
+                frame = frame(&mut socket) => requests += usize::from(frame.unwrap().0 == 1),
+                _ = asked.recv(), if requests == 1 => socket.write_all(&TWO).await.unwrap(),
+            }
+        }
+        for stream in [1, 3] {
+            socket.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, stream, 0x88]).await.unwrap();
+        }
+        while frame(&mut socket).await.is_some() {}
+    });
+    let endpoint = endpoint(&address, http2());
+    let first = begin(&endpoint, get("/")).await;
+    let mut second = endpoint.clone();
+    assert!(futures::poll!(second.ready()).is_pending());
+    more.send(()).await.unwrap();
+    text(soon(second.oneshot(get("/"))).await.unwrap()).await;
+    soon(first).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -167,7 +167,9 @@ async fn serve(
 ) {
     // An order that was given before the connection was there is not meant for it.
     order.mark_unchanged();
+    let used = AtomicBool::new(false);
     let answer = service_fn(|request| {
+        used.store(true, Ordering::SeqCst);
         let (seen, released) = (seen.clone(), released.subscribe());
         async move { Ok::<_, Infallible>(answer(request, &seen, released).await) }
     });
@@ -181,7 +183,10 @@ async fn serve(
                         if changed.is_err() || *order.borrow() == Order::Die {
                             return;
                         }
-                        connection.as_mut().graceful_shutdown();
+                        // One that is still being made would break off without a word.
+                        if used.load(Ordering::SeqCst) {
+                            connection.as_mut().graceful_shutdown();
+                        }
                     }
                 }
             }
