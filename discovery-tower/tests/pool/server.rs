@@ -26,7 +26,7 @@ pub(crate) type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers with method, path, version, `Host` and body. `/held` is answered when it is
 /// [released](Server::release); `/trickle` begins its body, and ends it then; `/last` asks for the
-/// connection to be closed; `/slow` takes some milliseconds; `/unread` does not read the request.
+/// connection to be closed; `/slow` takes some milliseconds.
 pub(crate) struct Server {
     pub(crate) address: String,
     protocol: Protocol,
@@ -239,7 +239,6 @@ async fn answer(
             tokio::time::sleep(Duration::from_millis(3)).await;
             Response::new(echo(request).await)
         }
-        "/unread" => Response::new(Full::from("unread").boxed_unsync()),
         _ => Response::new(echo(request).await),
     }
 }
