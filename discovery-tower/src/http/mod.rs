@@ -1,4 +1,5 @@
-//! Requests over HTTP/1.1 to instances, on hyper-util's client.
+//! Requests to instances: over HTTP/1.1 on hyper-util's client, and in [`pool`] over HTTP/1.1 and HTTP/2
+//! on connections that are made before there is a request.
 //!
 //! An [`HttpMaker`] holds one client with a pool of connections per authority, and makes an
 //! [`HttpEndpoint`] for each instance. Connections are made when requests need them, so an endpoint is

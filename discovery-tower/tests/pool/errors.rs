@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use super::server::{Server, soon};
 use super::support::server::{Shut, refused, shutting};
-use super::{both, call, empty, endpoint, get, post, served, streaming, text};
+use super::{both, call, empty, endpoint, get, post, served, streaming, text, untouched};
 
 #[tokio::test]
 async fn reset_or_closed_before_the_head_may_have_been_acted_on() {
@@ -76,6 +76,20 @@ async fn a_body_that_breaks_off_is_not_blamed_on_the_instance() {
             assert_eq!(error.cause(), format!("the request body: {words}"));
             assert!(error.take_request().is_none(), "its body was read");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_panics_costs_no_more_than_its_connection() {
+    for config in both() {
+        let (server, endpoint) = served(&config).await;
+        text(call(&endpoint, post(streaming(1))).await.unwrap()).await;
+        let error = call(&endpoint, post(untouched())).await.unwrap_err();
+        assert!(!error.is_unsent() && error.take_request().is_none(), "{error:?}");
+        for _ in 0..3 {
+            text(call(&endpoint, post(streaming(1))).await.unwrap()).await;
+        }
+        assert_eq!(server.accepted(), 2);
     }
 }
 

@@ -106,9 +106,8 @@ where
     }
 
     /// Drives it until those in flight are over.
-    pub(super) async fn closed(self) {
-        drop(self.requests);
-        if let Some(reading) = self.reading {
+    pub(super) async fn closed(mut self) {
+        if let Some(reading) = self.reading.take() {
             reading.await;
         }
     }
@@ -136,16 +135,33 @@ where
         if polled.is_pending() {
             return Poll::Pending;
         }
+        self.close();
+        Poll::Ready(())
+    }
+
+    fn close(&mut self) {
+        // First, so that a request that is given back does not come here again.
         self.life.set_closed();
         self.requests = None;
         if let Some(line) = self.line.upgrade() {
             line.cut();
         }
-        Poll::Ready(())
     }
 
     fn streams(&self) -> usize {
         self.requests.as_ref().map_or(0, Requests::current_max_send_streams)
+    }
+}
+
+/// Also when a request body panics, which is read here.
+impl<B> Drop for Driver<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -25,13 +25,13 @@ use crate::http::error::HttpError;
 /// the order in which they came. The reservation is used up by `call`, and given back when the clone
 /// is dropped; a clone of the clone does not have it.
 ///
-/// It fails when no connection can be made, with [`HttpErrorKind::Connect`] or
-/// [`ConnectTimeout`](HttpErrorKind::ConnectTimeout), and then at once until the instance has been
+/// It fails when no connection can be made, with [`Connect`](crate::HttpErrorKind::Connect) or
+/// [`ConnectTimeout`](crate::HttpErrorKind::ConnectTimeout), and then at once until the instance has been
 /// left alone for a while: up to 50 ms after the first failure, up to 5 s after many, until a new
 /// connection has served. Nothing is lost by that: there is no request yet, and the endpoint can be
 /// polled again. tower's own balancers drop a service that fails so; see
 /// [`MakeEndpoint`](crate::MakeEndpoint). An address that cannot be used is
-/// [`Unsupported`](HttpErrorKind::Unsupported).
+/// [`Unsupported`](crate::HttpErrorKind::Unsupported).
 ///
 /// Connections are made by tasks of their own: one that nobody waits for any more is used by the next.
 /// The endpoint is used within a tokio runtime.
@@ -43,14 +43,11 @@ use crate::http::error::HttpError;
 ///
 /// A request that was not sent, because its connection was closing, goes to another connection; if
 /// that fails, and if the instance refused it before acting on it, it is
-/// [`Returned`](HttpErrorKind::Returned).
+/// [`Returned`](crate::HttpErrorKind::Returned).
 ///
 /// # The end
 /// When the last clone is dropped, connections that are not used close, and requests in flight finish.
 /// Dropping the future of a call cancels the request.
-///
-/// [`HttpErrorKind::Connect`]: crate::HttpErrorKind::Connect
-/// [`HttpErrorKind`]: crate::HttpErrorKind
 pub struct PooledEndpoint<B> {
     pool: Arc<Pool<B>>,
     reservation: Reservation<B>,
