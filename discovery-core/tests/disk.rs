@@ -372,6 +372,22 @@ async fn only_a_fresh_set_is_saved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_fresh_is_saved_also_when_the_source_is_lost_before_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let feed = Feed::loaded([1]);
+    let source = last_good(&feed, directory.path());
+    let _reader = source.watch(&orders());
+    rest().await;
+    feed.load(1..=3);
+    sleep(Duration::from_millis(100)).await;
+    feed.trouble("gone");
+    rest().await;
+    assert_eq!(saved(directory.path()), Some(set([1])), "saved a moment ago");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(saved(directory.path()), Some(set(1..=3)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_set_is_saved_when_the_last_reader_goes_and_then_the_work_stops() {
     let directory = tempfile::tempdir().unwrap();
     let feed = Feed::loaded([1]);

@@ -59,6 +59,8 @@ struct Keeper {
     loaded: bool,
     /// Whether it is fresh, or was when the source was closed.
     fresh: bool,
+    /// Whether the set is one that was fresh: it is worth saving also when the source has been lost since.
+    good: bool,
     disk: Disk,
     show_disk_at: Instant,
     place: Arc<Place>,
@@ -80,6 +82,7 @@ pub(super) async fn keep(input: InstanceChanges, out: Out, place: Place, options
         synced: false,
         loaded: false,
         fresh: false,
+        good: false,
         disk: Disk::Reading(spawn_blocking(move || at.read(SystemTime::now()))),
         show_disk_at: later(now, options.grace),
         saver: Saver::new(place.clone(), &options),
@@ -138,6 +141,7 @@ impl Keeper {
             self.loaded = true;
             (self.synced, self.status_news) = (false, false);
             self.fresh = status.is_fresh();
+            self.good = self.fresh;
             self.saver.changed();
         } else {
             self.fall_back(out, status);
@@ -153,12 +157,16 @@ impl Keeper {
                     None => Update::Remove(key),
                 });
             out.apply(batch, status.revision);
+            // Of a closed source it counts how it was before.
+            let closed = matches!(status.state, State::Closed);
+            self.good = if closed { self.fresh } else { status.is_fresh() };
             self.saver.changed();
         }
         // Whether it is closed is told by the end of its stream, when all has been passed on.
         if mem::take(&mut self.status_news) && !matches!(status.state, State::Closed) {
             out.restate(status);
             self.fresh = status.is_fresh();
+            self.good |= self.fresh;
         }
     }
 
@@ -195,13 +203,19 @@ impl Keeper {
 
     /// When something is to be saved.
     fn save_at(&self) -> Option<Instant> {
-        self.saver.due().filter(|_| self.fresh)
+        self.saver.due().filter(|_| self.fresh || self.is_owed())
+    }
+
+    /// Whether there is a good set that differs from what is saved.
+    fn is_owed(&self) -> bool {
+        self.good && self.saver.is_dirty()
     }
 
     /// Whether nothing is left to do for a set without readers. Begins the last write.
     fn may_leave(&mut self, out: &Out, now: Instant) -> bool {
+        let is_owed = self.is_owed();
         let leaving = self.leaving.get_or_insert(Leaving { by: now + LEAVE_WITHIN, saved: false });
-        let wanted = self.fresh && self.saver.is_dirty() && !leaving.saved;
+        let wanted = is_owed && !leaving.saved;
         if wanted && !self.saver.is_running() {
             leaving.saved = true;
             self.saver.start(instances(out), now);
@@ -212,7 +226,7 @@ impl Keeper {
     /// Ends the streams, and has saved what there was last.
     async fn close(mut self, out: Out) {
         let now = Instant::now();
-        let last = (self.fresh && self.saver.is_dirty()).then(|| instances(&out));
+        let last = self.is_owed().then(|| instances(&out));
         out.close();
         let save = async {
             // One after the other: the last set is the one that stays.
