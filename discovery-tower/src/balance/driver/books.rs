@@ -83,6 +83,8 @@ pub(crate) struct Books<T: Parts> {
     lists: Lists<T>,
     loaded: bool,
     panic: Panic,
+    /// Whether some may have come while others were there, and have not connected yet.
+    joining: bool,
     /// What has to be tried again or let in again, and when.
     timers: BTreeSet<(Instant, usize)>,
     /// Those in their slow start: all of them can be used.
@@ -240,6 +242,7 @@ impl<T: Parts> Books<T> {
             lists: Lists::default(),
             loaded: false,
             panic: Panic::No,
+            joining: false,
             timers: BTreeSet::new(),
             ramping: BTreeSet::new(),
             ejected: BTreeSet::new(),
@@ -304,6 +307,8 @@ impl<T: Parts> Books<T> {
         let made = self.make(id, key, endpoint.clone(), service, weight);
         made.member.set_suspect(attributes.suspect);
         let place = self.lists.members.push(made.clone());
+        let joins = self.loaded && !self.lists.ready.is_empty();
+        self.joining |= joins;
         let entry = Entry {
             endpoint: made.clone(),
             made_for: endpoint,
@@ -312,7 +317,7 @@ impl<T: Parts> Books<T> {
             phase: Phase::Connecting,
             readying: true,
             availability: attributes.availability,
-            joins: self.loaded && !self.lists.ready.is_empty(),
+            joins,
             healthy: false,
             before: (0, 0),
             trouble: None,
@@ -554,6 +559,10 @@ impl<T: Parts> Books<T> {
         // In the minority, or new among others: the others are not to be without their share at once.
         let full = self.lists.ready.len() - self.ramping.len();
         let (all, window) = (self.lists.members.len(), self.rules.slow_start.window);
+        if full == 0 && std::mem::take(&mut self.joining) {
+            // Those they came among are gone: together they are a new set.
+            self.entries.iter_mut().flatten().for_each(|entry| entry.joins = false);
+        }
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         let former = std::mem::replace(&mut entry.phase, Phase::Connected);
         let returns = former == Phase::Failed && full * 2 >= all;

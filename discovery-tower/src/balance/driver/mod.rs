@@ -34,6 +34,8 @@ use crate::MakeEndpoint;
 
 /// How much of each kind is done before others have a turn.
 const BUDGET: usize = 256;
+/// How many turns a batch of changes may take before what is known of it by then is published.
+const BATCH: usize = 1_024;
 /// How often those in their slow start are given more.
 const RAMP: Duration = Duration::from_millis(500);
 
@@ -54,6 +56,8 @@ pin_project! {
         shared: Weak<Shared<T>>,
         sweep_at: Instant,
         ramp_at: Option<Instant>,
+        // How many turns the present batch of changes has taken.
+        turns: usize,
         #[pin]
         sleep: Sleep,
     }
@@ -88,6 +92,7 @@ impl<T: Parts, D, M> Driver<T, D, M> {
             shared: Arc::downgrade(shared),
             sweep_at,
             ramp_at: None,
+            turns: 0,
             sleep: sleep_until(sweep_at),
         }
     }
@@ -179,13 +184,18 @@ where
         }
 
         let mut left = BUDGET;
+        let mut whole = true;
         while let Some(changes) = this.changes.as_mut().as_pin_mut() {
             match changes.poll_next(cx) {
-                Poll::Ready(Some(change)) => this.make.apply(change, books),
+                Poll::Ready(Some(change)) => {
+                    whole = matches!(change, Change::Synced);
+                    this.make.apply(change, books);
+                }
                 Poll::Ready(None) => {
                     // It said all it had to say; what it said last stays.
                     this.changes.set(None);
                     books.set_loaded();
+                    whole = true;
                 }
                 Poll::Pending => break,
             }
@@ -195,6 +205,14 @@ where
                 break;
             }
         }
+        if !whole && *this.turns < BATCH {
+            // In the middle of a batch there may be nobody, which the source never said. A stream that
+            // is pending there may only have used up its turn; if not, the next turn brings no change.
+            *this.turns += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        *this.turns = 0;
 
         for due in books.due(now) {
             this.make.retry(due, books);
