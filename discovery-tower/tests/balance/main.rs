@@ -1,3 +1,5 @@
 //! The laws of our own balancer.
 
+mod laws;
 mod smoke;
+mod support;
