@@ -151,7 +151,7 @@ fn elsewhere<T: Parts>(
     let mut trail = Box::new(Trail::new());
     drop(held.picked);
     if let Some(error) = error {
-        trail.unready(&endpoint, error);
+        trail.unready(&endpoint, share(error));
     } else {
         trail.waits_for(endpoint, held.service);
     }

@@ -17,7 +17,7 @@ use tower::Service as _;
 
 use super::call::Held;
 use super::error::{CallError, Cause, SharedError, Unavailable, share};
-use super::flight::{Endpoint, Picked};
+use super::flight::{Endpoint, Picked, guarded};
 use super::hub::Event;
 use super::member::Gate;
 use super::parts::Parts;
@@ -60,8 +60,7 @@ impl<T: Parts> Trail<T> {
     }
 
     /// This endpoint's service failed to become ready: nobody is to pick it from now on.
-    pub(crate) fn unready(&mut self, endpoint: &Arc<Endpoint<T>>, error: T::Error) {
-        let cause = share(error);
+    pub(crate) fn unready(&mut self, endpoint: &Arc<Endpoint<T>>, cause: SharedError) {
         self.tried(endpoint, cause.clone());
         endpoint.member.close();
         endpoint.hub.tell(Event::Unready(endpoint.clone(), cause));
@@ -111,11 +110,14 @@ impl<T: Parts> Readying<T> {
 }
 
 impl<T: Parts> Future for Readying<T> {
-    type Output = (Arc<Endpoint<T>>, Result<T::Service, T::Error>);
+    type Output = (Arc<Endpoint<T>>, Result<T::Service, SharedError>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(service) = &mut self.service else { return Poll::Pending };
-        match service.poll_ready(cx) {
+        // One service that panics is not to take the driver, or another one's call, with it.
+        let polled = guarded(|| service.poll_ready(cx).map_err(share))
+            .unwrap_or_else(|| Poll::Ready(Err(share("the service panicked"))));
+        match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => {
                 self.service = None;

@@ -223,6 +223,12 @@ impl<T: Parts> Entry<T> {
     }
 }
 
+/// A new service, and what the policy keeps of it.
+pub(crate) struct Made<T: Parts> {
+    pub(crate) service: T::Service,
+    pub(crate) load: T::Load,
+}
+
 /// Something whose time has come, for which a new service is needed.
 pub(crate) struct Due<T: Parts> {
     pub(crate) id: usize,
@@ -298,13 +304,13 @@ impl<T: Parts> Books<T> {
         &mut self,
         key: T::Key,
         endpoint: Arc<T::Endpoint>,
-        service: T::Service,
+        made: Made<T>,
         attributes: Attributes,
     ) {
         let hash = self.hasher.hash_one(&key);
         let id = self.vacant.pop().unwrap_or(self.entries.len());
         let weight = attributes.weight;
-        let made = self.make(id, key, endpoint.clone(), service, weight);
+        let made = self.make(id, key, endpoint.clone(), made, weight);
         made.member.set_suspect(attributes.suspect);
         let place = self.lists.members.push(made.clone());
         let joins = self.loaded && !self.lists.ready.is_empty();
@@ -407,24 +413,31 @@ impl<T: Parts> Books<T> {
         &mut self,
         key: &T::Key,
         endpoint: Arc<T::Endpoint>,
-        service: T::Service,
+        made: Made<T>,
     ) {
         if let Some(id) = self.id_of(key) {
-            self.succeed(id, endpoint, service);
+            self.succeed(id, endpoint, made);
         }
     }
 
     /// A new service for an endpoint whose time to be tried again has come.
-    pub(crate) fn retry(&mut self, due: Due<T>, service: T::Service) {
-        self.succeed(due.id, due.endpoint, service);
+    pub(crate) fn retry(&mut self, due: Due<T>, made: Made<T>) {
+        self.succeed(due.id, due.endpoint, made);
     }
 
-    fn succeed(&mut self, id: usize, made_for: Arc<T::Endpoint>, service: T::Service) {
+    /// No new service could be made: another time.
+    pub(crate) fn retry_later(&mut self, due: Due<T>, cause: SharedError, now: Instant) {
+        let Some(entry) = self.entry(due.id) else { return };
+        entry.trouble().wants = Some(due.endpoint);
+        self.unready(due.id, cause, now);
+    }
+
+    fn succeed(&mut self, id: usize, made_for: Arc<T::Endpoint>, made: Made<T>) {
         let Some(entry) = self.entry(id) else { return };
         let (key, weight) = (entry.member().key().clone(), entry.member().own_weight());
         let suspect = entry.member().is_suspect();
         let endpoint = entry.member().endpoint();
-        let next = self.make(id, key, endpoint, service, weight);
+        let next = self.make(id, key, endpoint, made, weight);
         next.member.set_suspect(suspect);
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         let trouble = entry.trouble();
@@ -442,11 +455,11 @@ impl<T: Parts> Books<T> {
         id: usize,
         key: T::Key,
         endpoint: Arc<T::Endpoint>,
-        service: T::Service,
+        made: Made<T>,
         weight: u32,
     ) -> Arc<Endpoint<T>> {
-        let member = Member::new(key, endpoint, self.hub.policy.load(), weight);
-        Arc::new(Endpoint { member, service, id, hub: self.hub.clone() })
+        let member = Member::new(key, endpoint, made.load, weight);
+        Arc::new(Endpoint { member, service: made.service, id, hub: self.hub.clone() })
     }
 
     /// The set has this endpoint no longer. Calls under way go on.

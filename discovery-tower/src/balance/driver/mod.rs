@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::error;
 
 pub use books::SlowStart;
-pub(crate) use books::{Books, Due, Rules};
+pub(crate) use books::{Books, Due, Made, Rules};
 
 use super::attributes::Attributes;
 use super::error::share;
@@ -121,29 +121,42 @@ where
             return;
         };
         let Some(made_for) = books.made_for(&key) else {
-            if let Some(service) = self.make(&key, &endpoint) {
-                books.insert(key, endpoint, service, attributes);
+            if let Some(made) = self.make(&key, &endpoint, books) {
+                books.insert(key, endpoint, made, attributes);
             }
             return;
         };
         books.update(&key, &endpoint, attributes);
-        if !self.maker.still_serves(&key, &made_for, &endpoint)
-            && let Some(service) = self.make(&key, &endpoint)
+        let serves = guarded(|| self.maker.still_serves(&key, &made_for, &endpoint));
+        if serves.is_none() {
+            error!(endpoint = ?key, "the maker of services panicked; the endpoint keeps its own");
+        }
+        if serves == Some(false)
+            && let Some(made) = self.make(&key, &endpoint, books)
         {
-            books.replace(&key, endpoint, service);
+            books.replace(&key, endpoint, made);
         }
     }
 
-    fn retry(&mut self, due: Due<T>, books: &mut Books<T>) {
-        if let Some(service) = self.make(&due.key, &due.endpoint) {
-            books.retry(due, service);
+    fn retry(&mut self, due: Due<T>, books: &mut Books<T>, now: Instant) {
+        match self.make(&due.key, &due.endpoint, books) {
+            Some(made) => books.retry(due, made),
+            None => books.retry_later(due, share("no service could be made: a panic"), now),
         }
     }
 
-    fn make(&mut self, key: &T::Key, endpoint: &Arc<T::Endpoint>) -> Option<T::Service> {
-        let made = guarded(|| self.maker.make(key, endpoint));
+    fn make(
+        &mut self,
+        key: &T::Key,
+        endpoint: &Arc<T::Endpoint>,
+        books: &Books<T>,
+    ) -> Option<Made<T>> {
+        let made = guarded(|| Made {
+            service: self.maker.make(key, endpoint),
+            load: books.hub.policy.load(),
+        });
         if made.is_none() {
-            error!(endpoint = ?key, "the maker of services panicked; the endpoint is not used");
+            error!(endpoint = ?key, "the maker of services or the policy panicked over an endpoint");
         }
         made
     }
@@ -215,7 +228,7 @@ where
         *this.turns = 0;
 
         for due in books.due(now) {
-            this.make.retry(due, books);
+            this.make.retry(due, books, now);
         }
         if now >= *this.sweep_at {
             books.sweep(now);
@@ -235,7 +248,7 @@ where
             let mut quick = Context::from_waker(Waker::noop());
             match Pin::new(&mut readying).poll(&mut quick) {
                 Poll::Ready((endpoint, ready)) => {
-                    books.readied(&endpoint, ready.map(drop).map_err(share), now);
+                    books.readied(&endpoint, ready.map(drop), now);
                 }
                 Poll::Pending => this.readying.push(readying),
             }
@@ -250,7 +263,7 @@ where
             let Poll::Ready(Some((endpoint, ready))) = this.readying.poll_next_unpin(cx) else {
                 break;
             };
-            books.readied(&endpoint, ready.map(drop).map_err(share), now);
+            books.readied(&endpoint, ready.map(drop), now);
             left -= 1;
             if left == 0 {
                 more = true;
