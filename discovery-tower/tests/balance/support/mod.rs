@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
-pub(crate) use host::{Answer, HostError, Ready, Request, Scripted, World};
+pub(crate) use host::{Answer, HostError, Ready, Request, Scripted, Told, World};
 pub(crate) use policies::{At, Insists, Panics};
 pub(crate) use protocol::{Kind, ReadsAll};
 pub(crate) use rig::{Maker, Rig, Said, Spec, all_up, spec};
