@@ -23,7 +23,7 @@ pub struct Ejection {
     /// the others: 3. A failure among them puts it out again.
     pub probation: u32,
     /// If this part of the endpoints is out, or would be but for `max_percent`, all are used, in
-    /// percent: 50. Above 100: never.
+    /// percent: 50. So they are if nobody else can be used, whatever part they are. Above 100: never.
     pub panic_percent: u32,
     /// How long an endpoint that says it is overloaded is left alone at most, whatever it says: 10 s.
     pub max_retry_after: Duration,
