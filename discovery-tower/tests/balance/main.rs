@@ -1,5 +1,6 @@
 //! The laws of our own balancer.
 
+mod judgement;
 mod laws;
 mod smoke;
 mod support;

@@ -31,8 +31,8 @@ impl Request {
         Self { number, ..Self::default() }
     }
 
-    pub(crate) fn avoiding(avoids: impl Into<Vec<u32>>) -> Self {
-        Self { avoids: avoids.into(), ..Self::default() }
+    pub(crate) fn avoiding(avoids: impl AsRef<[u32]>) -> Self {
+        Self { avoids: avoids.as_ref().to_vec(), ..Self::default() }
     }
 }
 
