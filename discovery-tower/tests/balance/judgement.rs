@@ -239,11 +239,16 @@ async fn a_suspect_is_used_and_out_at_its_first_failure() {
     assert!(tally.errors.len() <= 3 * 10, "{}", tally.errors.len());
     assert_eq!(ejected(&balance), [0, 1, 2]);
     let calls: usize = (0..3).map(|key| rig.world.called(key)).sum();
-    // The source is sure of it again: from now on it is as any other.
-    rig.insert(0, spec(0));
-    rest().await;
     balance.load(10, 500).await.assert_no_errors();
     assert_eq!((0..3).map(|key| rig.world.called(key)).sum::<usize>(), calls);
+    // The source is sure of it again: it is as any other.
+    rig.world.answer(0, Answer::AtOnce);
+    rig.insert(0, spec(0));
+    rest().await;
+    assert_eq!(ejected(&balance), [1, 2]);
+    let tally = balance.load(10, 2_000).await;
+    tally.assert_no_errors();
+    assert!(tally.of(0) > 0, "{tally:?}");
 }
 
 #[tokio::test(start_paused = true)]
