@@ -11,16 +11,16 @@ mod maker;
 mod shared;
 
 pub use avoid::Avoid;
+pub use balance::{Balance, CallError, Limits};
 pub use endpoints::Endpoints;
 pub use error::BalanceError;
 #[cfg(feature = "http")]
-pub use http::pool::{PoolConfig, PooledBody, PooledEndpoint, PooledMaker, Protocol};
-#[cfg(feature = "http")]
 pub use http::{
-    HttpBalance, HttpConfig, HttpEndpoint, HttpError, HttpErrorKind, HttpMaker, ServedBy, balance,
+    HttpBalance, HttpConfig, HttpEndpoint, HttpError, HttpErrorKind, HttpMaker, HttpVersion,
+    PoolConfig, PooledBody, PooledEndpoint, PooledMaker, ServedBy,
 };
 pub use load::{
     LoadMeasure, Measured, MeasuredLoad, MeasuredMaker, PeakEwmaMaker, PendingRequestsMaker,
 };
 pub use maker::{KeepIf, MakeEndpoint, same_address};
-pub use shared::{Limits, SharedBalance};
+pub use shared::SharedBalance;

@@ -18,45 +18,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
 
+use crate::balance::Limits;
 use crate::{Avoid, BalanceError};
-
-/// How long a call waits for an instance to be called. Both count from the start of the call.
-///
-/// ```
-/// # use std::time::Duration;
-/// use discovery_tower::Limits;
-///
-/// let limits = Limits::default().ready(Duration::from_millis(500));
-/// assert_eq!(limits.load, Duration::from_secs(5));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// While the source has not loaded: 5 s.
-    pub load: Duration,
-    /// While there are instances and none is ready: 5 s.
-    pub ready: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { load: Duration::from_secs(5), ready: Duration::from_secs(5) }
-    }
-}
-
-impl Limits {
-    /// Sets how long a call waits while the source has not loaded.
-    #[must_use]
-    pub fn load(self, load: Duration) -> Self {
-        Self { load, ..self }
-    }
-
-    /// Sets how long a call waits while there are instances and none is ready.
-    #[must_use]
-    pub fn ready(self, ready: Duration) -> Self {
-        Self { ready, ..self }
-    }
-}
 
 /// A balancer (any [`Service`], such as [`tower::balance::p2c::Balance`]) that many tasks share.
 ///

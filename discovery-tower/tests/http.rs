@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use discovery_core::{Instance, InstanceStatus, MemoryRegistry, Source as _};
+use discovery_tower::http::p2c;
 use discovery_tower::{
     Avoid, BalanceError, HttpConfig, HttpError, HttpErrorKind, HttpMaker, LoadMeasure, ServedBy,
-    balance,
 };
 use futures::stream;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -251,8 +251,7 @@ async fn a_retry_goes_to_another_instance_whatever_their_loads() {
         let registry = MemoryRegistry::new();
         registry.insert(instance("dead", &refused()));
         registry.insert(instance("live", &live.address));
-        let mut orders =
-            balance(registry.watch(&"orders".parse().unwrap()), HttpMaker::new(), measure);
+        let mut orders = p2c(registry.watch(&"orders".parse().unwrap()), HttpMaker::new(), measure);
         let mut retried = 0;
         for _ in 0..100 {
             if let Err(error) = orders.call(post(streaming(3))).await {
@@ -292,11 +291,8 @@ async fn only_instances_that_are_up_and_have_weight_get_requests() {
         Server::start().await,
     ];
     let registry = MemoryRegistry::new();
-    let mut orders = balance(
-        registry.watch(&"orders".parse().unwrap()),
-        HttpMaker::new(),
-        LoadMeasure::default(),
-    );
+    let mut orders =
+        p2c(registry.watch(&"orders".parse().unwrap()), HttpMaker::new(), LoadMeasure::default());
     let status = [InstanceStatus::Starting, InstanceStatus::Draining, InstanceStatus::OutOfService];
     for ((id, server), status) in ["0", "1", "2"].iter().zip(&servers).zip(status) {
         let mut instance = instance(id, &server.address);
@@ -332,11 +328,8 @@ async fn a_removed_instance_gets_nothing_new_and_finishes_what_it_has() {
     let server = Server::start().await;
     let registry = MemoryRegistry::new();
     registry.insert(instance("7", &server.address));
-    let orders = balance(
-        registry.watch(&"orders".parse().unwrap()),
-        HttpMaker::new(),
-        LoadMeasure::default(),
-    );
+    let orders =
+        p2c(registry.watch(&"orders".parse().unwrap()), HttpMaker::new(), LoadMeasure::default());
     let in_flight = tokio::spawn(orders.clone().call(get("/held")));
     server.holding(1).await;
     registry.remove(&instance("7", "a").key());

@@ -12,6 +12,14 @@ use super::parts::Parts;
 use super::snapshot::Snapshot;
 
 /// How long a call waits for an endpoint to be sent to. All count from the start of the call.
+///
+/// ```
+/// # use std::time::Duration;
+/// use discovery_tower::Limits;
+///
+/// let limits = Limits::default().ready(Duration::from_millis(500));
+/// assert_eq!(limits.load, Duration::from_secs(5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

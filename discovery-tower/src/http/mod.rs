@@ -1,10 +1,12 @@
-//! Requests to instances: over HTTP/1.1 on hyper-util's client, and in [`pool`] over HTTP/1.1 and HTTP/2
-//! on connections that are made before there is a request.
+//! HTTP to instances: a service for each of them, what responses say of them, and trying again.
 //!
-//! An [`HttpMaker`] holds one client with a pool of connections per authority, and makes an
-//! [`HttpEndpoint`] for each instance. Connections are made when requests need them, so an endpoint is
-//! always ready; a connection that cannot be made is the error of the request that needed it, and the
-//! error gives the request back.
+//! [`balance`] puts our balancer over [`pool`]ed endpoints, which connect before they are given a
+//! request, over HTTP/1.1 or HTTP/2. [`RetryLayer`] tries again, at another instance, what may be done
+//! twice.
+//!
+//! For tower's own balancers, which drop a service that fails to become ready, there is [`HttpEndpoint`],
+//! on hyper-util's client: it is always ready, and a connection that cannot be made is the error of the
+//! request that needed it, which the error gives back. [`p2c`] puts tower's balancer over these.
 
 mod classify;
 mod connect;
@@ -22,40 +24,62 @@ use ::http::Request;
 use discovery_core::{Instance, InstanceChanges, InstanceKey, InstanceStatus};
 use http_body::Body;
 use tower::BoxError;
-use tower::balance::p2c::Balance;
 
 pub use endpoint::{HttpEndpoint, HttpFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use maker::{HttpConfig, HttpMaker};
+pub use pool::{HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker};
 pub use protocol::{ByStatus, Grpc, Http, Tracked};
 pub use reclaim::Reclaim;
 pub use replay::Replay;
 pub use retry::{Attempts, Retried, Retry, RetryLayer, Tries};
 pub use target::ServedBy;
 
+use crate::balance::{Balance, Builder, PeakEwma};
 use crate::load::{LoadMeasure, MeasuredMaker};
 use crate::{Avoid, Endpoints, SharedBalance};
 
-/// What [`balance`] makes: tower's two-choices balancer over [`HttpEndpoint`]s, shared.
-pub type HttpBalance<B> = SharedBalance<
-    Balance<
+/// What [`balance`] makes: our balancer over connections to instances. `B` is the body of requests.
+pub type HttpBalance<B, P = PeakEwma> =
+    Balance<InstanceKey, Instance, PooledEndpoint<B>, Request<B>, P, Http>;
+
+/// Balances requests over the instances in `changes`, by how many requests they have and how long those
+/// take, on connections that `maker` says how to make. To set more, use a [`Builder`] with the protocol
+/// [`Http`].
+///
+/// Of a request's URI only path and query matter. A request that certainly did not reach an instance
+/// goes to another one, streaming body and all; one with the extension [`Avoid`] keeps away from the
+/// instances in it. Responses have the extension [`ServedBy`].
+///
+/// # Panics
+///
+/// Outside a tokio runtime.
+pub fn balance<B>(changes: InstanceChanges, maker: PooledMaker<B>) -> HttpBalance<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let status = changes.status();
+    Builder::new(changes, maker).protocol(Http::new()).status(status).spawn()
+}
+
+/// What [`p2c`] makes: tower's two-choices balancer over [`HttpEndpoint`]s, shared.
+pub type HttpP2c<B> = SharedBalance<
+    tower::balance::p2c::Balance<
         Endpoints<InstanceChanges, InstanceKey, Instance, MeasuredMaker<HttpMaker<B>>>,
         Request<B>,
     >,
     Request<B>,
 >;
 
-/// Balances requests over those instances in `changes` that are up and have a weight above 0, two
-/// random choices at a time, by `measure`.
+/// Balances requests over those instances in `changes` that are up and have a weight above 0 with
+/// tower's balancer: two random choices at a time, by `measure`.
 ///
 /// A request with the extension [`Avoid`] is kept away from the instances on that list. Responses have
 /// the extension [`ServedBy`]; the error of an instance is found by
 /// [`BalanceError::http`](crate::BalanceError::http). Of weights, only 0 makes a difference.
-pub fn balance<B>(
-    changes: InstanceChanges,
-    maker: HttpMaker<B>,
-    measure: LoadMeasure,
-) -> HttpBalance<B>
+pub fn p2c<B>(changes: InstanceChanges, maker: HttpMaker<B>, measure: LoadMeasure) -> HttpP2c<B>
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -66,6 +90,6 @@ where
     });
     let status = changes.status();
     let endpoints = Endpoints::new(changes, maker).measured(measure);
-    SharedBalance::new(Balance::new(endpoints), status)
+    SharedBalance::new(tower::balance::p2c::Balance::new(endpoints), status)
         .steered_by(|request: &Request<B>| request.extensions().get::<Avoid>())
 }

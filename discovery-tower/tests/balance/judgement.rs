@@ -1,6 +1,8 @@
 //! Who is left out for failing, for how long, and how it comes back.
 
-use discovery_tower::balance::{Availability, CallError, Ejection, LeastPending, Standing, SuccessRate};
+use discovery_tower::balance::{
+    Availability, CallError, Ejection, LeastPending, Standing, SuccessRate,
+};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
@@ -118,7 +120,8 @@ async fn the_one_far_below_the_others_in_success_rate_is_left_out() {
     let begun = Instant::now();
     while begun.elapsed() < secs(11) {
         for i in 0..3 {
-            rig.world.answer(7, if i < 2 { Answer::FailsAfter(ms(5)) } else { Answer::After(ms(5)) });
+            rig.world
+                .answer(7, if i < 2 { Answer::FailsAfter(ms(5)) } else { Answer::After(ms(5)) });
             balance.load(20, 20).await;
         }
     }

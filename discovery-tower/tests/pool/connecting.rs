@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use discovery_test_support::{eventually, slack};
 use discovery_tower::http::pool::{Open, Opening, Tcp};
-use discovery_tower::{HttpErrorKind, PoolConfig, Protocol};
+use discovery_tower::{HttpErrorKind, HttpVersion, PoolConfig};
 use futures::future::join_all;
 use tokio::net::TcpListener;
 use tower::{Service as _, ServiceExt as _};
@@ -89,7 +89,7 @@ async fn an_instance_that_speaks_something_else_than_http2_is_not_ready() {
         let error = failure(endpoint(&shutting(shut).await, http2())).await;
         assert_eq!(error.kind(), HttpErrorKind::Connect, "{error}");
     }
-    let server = Server::start(Protocol::Http1).await;
+    let server = Server::start(HttpVersion::Http1).await;
     let error = failure(endpoint(&server.address, http2())).await;
     assert_eq!(error.kind(), HttpErrorKind::Connect, "{error}");
     assert!(error.cause().contains("is not HTTP/2"), "{error}");

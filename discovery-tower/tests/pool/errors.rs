@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 use discovery_core::Instance;
-use discovery_tower::{HttpErrorKind, PoolConfig, PooledMaker, Protocol};
+use discovery_tower::{HttpErrorKind, HttpVersion, PoolConfig, PooledMaker};
 use futures::stream;
 use http::Request;
 use http_body::Frame;
@@ -130,7 +130,7 @@ async fn connect_and_what_was_not_made_ready_are_given_back() {
 #[test]
 fn without_a_runtime_it_says_so() {
     let mut endpoint = endpoint(&refused(), PoolConfig::default());
-    assert_eq!(endpoint.protocol(), Protocol::Http1);
+    assert_eq!(endpoint.protocol(), HttpVersion::Http1);
     let error = futures::executor::block_on(endpoint.ready()).map(drop).unwrap_err();
     assert!(error.cause().contains("runtime"), "{error}");
 }

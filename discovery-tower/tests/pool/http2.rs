@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use discovery_test_support::eventually;
-use discovery_tower::{HttpErrorKind, PoolConfig, Protocol};
+use discovery_tower::{HttpErrorKind, HttpVersion, PoolConfig};
 use futures::future::join_all;
 use h2::Reason;
 use http::{Request, Response, Version};
@@ -40,7 +40,7 @@ async fn grpc_addresses_are_spoken_to_in_http2() {
     let (server, _) = served(&http2()).await;
     let address = server.address.replace("http://", "grpc://");
     let endpoint = endpoint(&address, PoolConfig::default());
-    assert_eq!(endpoint.protocol(), Protocol::Http2);
+    assert_eq!(endpoint.protocol(), HttpVersion::Http2);
     let response = call(&endpoint, get("/")).await.unwrap();
     assert!(text(response).await.starts_with("GET http://"), "as TCP carries it");
 }

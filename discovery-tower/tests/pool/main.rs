@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use discovery_core::Instance;
 use discovery_tower::{
-    HttpError, PoolConfig, PooledBody, PooledEndpoint, PooledMaker, Protocol, ServedBy,
+    HttpError, HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker, ServedBy,
 };
 use futures::stream;
 use http::{Request, Response};
@@ -61,7 +61,7 @@ fn endpoint(address: &str, config: PoolConfig) -> Endpoint {
 }
 
 fn http2() -> PoolConfig {
-    PoolConfig::default().protocol(Protocol::Http2)
+    PoolConfig::default().protocol(HttpVersion::Http2)
 }
 
 fn both() -> [PoolConfig; 2] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use discovery_test_support::{eventually, slack};
-use discovery_tower::Protocol;
+use discovery_tower::HttpVersion;
 use futures::stream;
 use http::{Request, Response};
 use http_body::Frame;
@@ -29,7 +29,7 @@ pub(crate) type Answer = UnsyncBoxBody<Bytes, Infallible>;
 /// connection to be closed; `/slow` takes some milliseconds.
 pub(crate) struct Server {
     pub(crate) address: String,
-    protocol: Protocol,
+    protocol: HttpVersion,
     seen: Arc<Seen>,
     order: Arc<watch::Sender<Order>>,
     released: Arc<watch::Sender<bool>>,
@@ -55,7 +55,7 @@ enum Order {
 }
 
 impl Server {
-    pub(crate) async fn start(protocol: Protocol) -> Self {
+    pub(crate) async fn start(protocol: HttpVersion) -> Self {
         let mut server = Self {
             address: String::new(),
             protocol,
@@ -160,7 +160,7 @@ impl Server {
 
 async fn serve(
     socket: TcpStream,
-    protocol: Protocol,
+    protocol: HttpVersion,
     mut order: watch::Receiver<Order>,
     seen: &Arc<Seen>,
     released: &Arc<watch::Sender<bool>>,
@@ -193,7 +193,7 @@ async fn serve(
         }};
     }
     let io = TokioIo::new(socket);
-    if protocol == Protocol::Http2 {
+    if protocol == HttpVersion::Http2 {
         drive!(http2::Builder::new(TokioExecutor::new()).serve_connection(io, answer));
     } else {
         drive!(http1::Builder::new().serve_connection(io, answer));

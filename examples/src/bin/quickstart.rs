@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use discovery_core::{Instance, MemoryRegistry, Source};
-use discovery_tower::{HttpMaker, LoadMeasure, ServedBy, balance};
+use discovery_tower::{PooledMaker, ServedBy, http::balance};
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use hyper::{server::conn::http1, service::service_fn};
@@ -29,8 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = MemoryRegistry::new();
     serve("a", &registry).await?;
     serve("b", &registry).await?;
-    let measure = LoadMeasure::PendingRequests;
-    let mut hi = balance(registry.watch(&"hi".parse()?), HttpMaker::<Empty<Bytes>>::new(), measure);
+    let mut hi = balance(registry.watch(&"hi".parse()?), PooledMaker::<Empty<Bytes>>::new());
     for number in 1..=10 {
         if let Some(ServedBy(by)) = hi.call(Request::new(Empty::new())).await?.extensions().get() {
             println!("request {number} was served by {by}");

@@ -409,12 +409,7 @@ impl<T: Parts> Books<T> {
 
     /// A service for another state of an endpoint: it takes the place of the present one when it is
     /// ready.
-    pub(crate) fn replace(
-        &mut self,
-        key: &T::Key,
-        endpoint: Arc<T::Endpoint>,
-        made: Made<T>,
-    ) {
+    pub(crate) fn replace(&mut self, key: &T::Key, endpoint: Arc<T::Endpoint>, made: Made<T>) {
         if let Some(id) = self.id_of(key) {
             self.succeed(id, endpoint, made);
         }

@@ -8,7 +8,7 @@ use super::open::{Open, Tcp};
 /// What is spoken to an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Protocol {
+pub enum HttpVersion {
     /// HTTP/1.1: a connection carries one request at a time.
     #[default]
     Http1,
@@ -20,18 +20,18 @@ pub enum Protocol {
 ///
 /// ```
 /// # use std::time::Duration;
-/// use discovery_tower::http::pool::{PoolConfig, Protocol};
+/// use discovery_tower::http::pool::{PoolConfig, HttpVersion};
 ///
 /// let config = PoolConfig::default()
-///     .protocol(Protocol::Http2)
+///     .protocol(HttpVersion::Http2)
 ///     .connect_timeout(Duration::from_millis(500));
 /// # drop(config);
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// What is spoken, unless the address says it: `grpc` is always HTTP/2. [`Protocol::Http1`].
-    pub protocol: Protocol,
+    /// What is spoken, unless the address says it: `grpc` is always HTTP/2. [`HttpVersion::Http1`].
+    pub protocol: HttpVersion,
     /// How long making a connection may take: looking up the host, connecting, and the beginnings of
     /// HTTP together. 2 s.
     pub connect_timeout: Duration,
@@ -51,7 +51,7 @@ pub struct PoolConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
-            protocol: Protocol::Http1,
+            protocol: HttpVersion::Http1,
             connect_timeout: Duration::from_secs(2),
             max_connections: 128,
             max_idle: usize::MAX,
@@ -65,7 +65,7 @@ impl Default for PoolConfig {
 impl PoolConfig {
     /// Sets what is spoken.
     #[must_use]
-    pub fn protocol(self, protocol: Protocol) -> Self {
+    pub fn protocol(self, protocol: HttpVersion) -> Self {
         Self { protocol, ..self }
     }
 

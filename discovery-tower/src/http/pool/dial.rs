@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tower::BoxError;
 
-use super::config::{PoolConfig, Protocol};
+use super::config::{HttpVersion, PoolConfig};
 use super::connection::{Connection, Life, Sender};
 use super::driver::{Change, Driver};
 use super::failure::Failure;
@@ -21,7 +21,7 @@ use crate::http::reclaim::Reclaim;
 pub(super) async fn dial<B>(
     pool: Weak<Pool<B>>,
     address: &Address,
-    protocol: Protocol,
+    protocol: HttpVersion,
     config: &PoolConfig,
     period: u64,
 ) -> Result<Connection<B>, Failure>
@@ -34,8 +34,8 @@ where
     let connecting = async {
         let stream = config.open.open(address, limit).await?;
         match protocol {
-            Protocol::Http1 => http1(pool, stream, Life::new(period, limit)).await,
-            Protocol::Http2 => {
+            HttpVersion::Http1 => http1(pool, stream, Life::new(period, limit)).await,
+            HttpVersion::Http2 => {
                 http2(pool, stream, Life::new(period, limit), config.max_streams.max(1)).await
             }
         }

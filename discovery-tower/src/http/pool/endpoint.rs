@@ -10,7 +10,7 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use super::body::PooledBody;
-use super::config::{PoolConfig, Protocol};
+use super::config::{HttpVersion, PoolConfig};
 use super::reservation::Reservation;
 use super::send::PooledFuture;
 use super::shared::Pool;
@@ -71,7 +71,7 @@ impl<B> PooledEndpoint<B> {
     }
 
     /// What is spoken to it.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> HttpVersion {
         self.pool.protocol
     }
 }

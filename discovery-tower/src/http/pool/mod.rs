@@ -21,7 +21,7 @@ mod shared;
 mod state;
 
 pub use body::PooledBody;
-pub use config::{PoolConfig, Protocol};
+pub use config::{HttpVersion, PoolConfig};
 pub use endpoint::PooledEndpoint;
 pub use maker::PooledMaker;
 pub use open::{ByteStream, Open, Opening, ReadWrite, Tcp};

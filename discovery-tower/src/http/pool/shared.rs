@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tower::BoxError;
 
-use super::config::{PoolConfig, Protocol};
+use super::config::{HttpVersion, PoolConfig};
 use super::connection::Connection;
 use super::dial::dial;
 use super::failure::Failure;
@@ -27,7 +27,7 @@ pub(super) type Answer<B> = Result<Lease<B>, Failure>;
 pub(super) struct Pool<B> {
     pub(super) target: Arc<Target>,
     pub(super) config: PoolConfig,
-    pub(super) protocol: Protocol,
+    pub(super) protocol: HttpVersion,
     state: Mutex<State<Connection<B>, oneshot::Sender<Answer<B>>>>,
     /// Set before anything is started.
     runner: OnceLock<Runner<B>>,
@@ -54,10 +54,10 @@ pub(super) enum Reserved<B> {
 impl<B> Pool<B> {
     pub(super) fn new(key: InstanceKey, address: Address, config: PoolConfig) -> Arc<Self> {
         let protocol = match address.scheme() {
-            "grpc" | "grpcs" => Protocol::Http2,
+            "grpc" | "grpcs" => HttpVersion::Http2,
             _ => config.protocol,
         };
-        let shared = protocol == Protocol::Http2;
+        let shared = protocol == HttpVersion::Http2;
         let limits = Limits {
             max_connections: if shared { 1 } else { config.max_connections.max(1) },
             max_idle: config.max_idle,

@@ -193,10 +193,8 @@ async fn law_04_weights_all_zero_and_all_out_of_service_are_told_at_once() {
 }
 
 async fn all_up_of(balance: &Bal<PeakEwma>, key: u32) {
-    until("it is up", || {
-        balance.view(key).standing == discovery_tower::balance::Standing::Up
-    })
-    .await;
+    until("it is up", || balance.view(key).standing == discovery_tower::balance::Standing::Up)
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

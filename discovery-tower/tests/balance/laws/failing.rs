@@ -189,7 +189,16 @@ async fn law_05_an_error_is_a_failure_unless_a_judge_says_otherwise() {
 
     use crate::support::{HostError, Request, Scripted, Spec, World, spec};
 
-    async fn failures_of<C>(builder: Builder<crate::support::Once, impl FnMut(&u32, &Arc<Spec>) -> Scripted + Send + 'static, u32, Spec, PeakEwma, C>) -> u64
+    async fn failures_of<C>(
+        builder: Builder<
+            crate::support::Once,
+            impl FnMut(&u32, &Arc<Spec>) -> Scripted + Send + 'static,
+            u32,
+            Spec,
+            PeakEwma,
+            C,
+        >,
+    ) -> u64
     where
         C: discovery_tower::balance::Protocol<Request, u32, HostError, u32>,
     {

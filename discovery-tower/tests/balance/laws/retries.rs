@@ -4,7 +4,9 @@
 use discovery_tower::balance::{CallError, Ejection, LeastPending, Unavailable};
 use tokio::time::Instant;
 
-use crate::support::{Answer, Ready, Request, Rig, Use as _, all_up, failure, ms, secs, spec, until};
+use crate::support::{
+    Answer, Ready, Request, Rig, Use as _, all_up, failure, ms, secs, spec, until,
+};
 
 #[tokio::test(start_paused = true)]
 async fn law_06_when_connects_are_refused_calls_go_elsewhere_unseen() {

@@ -98,9 +98,11 @@ async fn law_02_an_endpoint_with_a_new_address_serves_at_the_old_one_until_the_n
     let mut under_way = Box::pin(balance.get());
     assert!((&mut under_way).now_or_never().is_none());
     rig.world.ready(100, Ready::Yes);
-    until("the new one serves", || rig.world.called(100) > 0 || {
-        drop(balance.get().now_or_never());
-        false
+    until("the new one serves", || {
+        rig.world.called(100) > 0 || {
+            drop(balance.get().now_or_never());
+            false
+        }
     })
     .await;
     for _ in 0..20 {

@@ -1,7 +1,9 @@
 //! Law 8: an endpoint that is new among others comes to its share little by little.
 
 use discovery_core::{Change, Publisher};
-use discovery_tower::balance::{Builder, LeastPending, PeakEwma, Policy, Seeded, SlowStart, Standing};
+use discovery_tower::balance::{
+    Builder, LeastPending, PeakEwma, Policy, Seeded, SlowStart, Standing,
+};
 use tokio::time::Instant;
 
 use crate::support::{
@@ -120,8 +122,7 @@ async fn law_08_a_large_set_is_replaced_whole_by_a_source_without_slow_start_and
         let mut source: Publisher<u32, Spec> = Publisher::new();
         let world = World::new();
         let hosts = world.clone();
-        let maker =
-            move |_: &u32, spec: &std::sync::Arc<Spec>| hosts.connect(spec.address);
+        let maker = move |_: &u32, spec: &std::sync::Arc<Spec>| hosts.connect(spec.address);
         let balance: Bal<PeakEwma> = Builder::new(source.subscribe(), maker)
             .protocol(ReadsAll::default())
             .entropy(Seeded::new(1))

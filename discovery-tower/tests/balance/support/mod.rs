@@ -21,7 +21,8 @@ pub(crate) use rig::{Maker, Rig, Said, Spec, all_up, spec};
 
 pub(crate) type Bal<P, C = ReadsAll> = Balance<u32, Spec, Scripted, Request, P, C>;
 /// A source that says this and ends.
-pub(crate) type Once = futures::stream::Iter<std::array::IntoIter<discovery_core::Change<u32, Spec>, 2>>;
+pub(crate) type Once =
+    futures::stream::Iter<std::array::IntoIter<discovery_core::Change<u32, Spec>, 2>>;
 pub(crate) type Result = std::result::Result<Served<u32, u32>, CallError<u32>>;
 
 pub(crate) const MS: Duration = Duration::from_millis(1);

@@ -51,10 +51,8 @@ impl Describe for Spec {
 }
 
 pub(crate) type Said = UnboundedReceiverStream<Change<u32, Spec>>;
-pub(crate) type Maker = KeepIf<
-    Box<dyn FnMut(&u32, &Arc<Spec>) -> Scripted + Send>,
-    fn(&u32, &Spec, &Spec) -> bool,
->;
+pub(crate) type Maker =
+    KeepIf<Box<dyn FnMut(&u32, &Arc<Spec>) -> Scripted + Send>, fn(&u32, &Spec, &Spec) -> bool>;
 pub(crate) type Plain<P = PeakEwma> = Builder<Said, Maker, u32, Spec, P, ReadsAll>;
 
 /// A source, and the hosts that its endpoints stand for.
