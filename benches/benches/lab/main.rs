@@ -19,7 +19,6 @@ mod endpoint;
 mod load;
 mod ours;
 mod peers;
-mod prototypes;
 mod report;
 mod run;
 mod scenario;

@@ -2,10 +2,9 @@
 
 use crate::ours::ours;
 use crate::peers::peers;
-use crate::prototypes::prototypes;
 use crate::subject::Subject;
 
 /// All, in the order of the table.
 pub(crate) fn all() -> Vec<Subject> {
-    [peers(), ours(), prototypes()].concat()
+    [peers(), ours()].concat()
 }
