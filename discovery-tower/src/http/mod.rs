@@ -33,7 +33,7 @@ pub use protocol::{ByStatus, Grpc, Http, Tracked};
 pub use reclaim::Reclaim;
 pub use replay::Replay;
 pub use retry::{Attempts, Retried, Retry, RetryLayer, Tries};
-pub use target::ServedBy;
+pub use target::{FromEndpoint, ServedBy};
 
 use crate::balance::{Balance, Builder, PeakEwma};
 use crate::load::{LoadMeasure, MeasuredMaker};

@@ -9,6 +9,30 @@ use discovery_core::{Address, InstanceKey};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServedBy(pub InstanceKey);
 
+/// Asks a response which instance it came from, as the other kinds of responses and the errors of a
+/// balancer are asked.
+///
+/// ```
+/// use discovery_tower::http::{FromEndpoint as _, ServedBy};
+///
+/// let mut response = http::Response::new(());
+/// assert_eq!(response.endpoint(), None);
+/// let key = discovery_core::Instance::parse("orders", "7", "http://10.0.0.7:80")?.key();
+/// response.extensions_mut().insert(ServedBy(key.clone()));
+/// assert_eq!(response.endpoint(), Some(&key));
+/// # Ok::<(), discovery_core::Invalid>(())
+/// ```
+pub trait FromEndpoint {
+    /// The instance, if the response tells.
+    fn endpoint(&self) -> Option<&InstanceKey>;
+}
+
+impl<B> FromEndpoint for ::http::Response<B> {
+    fn endpoint(&self) -> Option<&InstanceKey> {
+        self.extensions().get::<ServedBy>().map(|ServedBy(key)| key)
+    }
+}
+
 /// Who is to read the head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
