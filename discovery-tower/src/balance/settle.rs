@@ -205,7 +205,7 @@ async fn search<T: Parts>(
             biased;
             Some((endpoint, ready)) = waiting.next(), if !waiting.is_empty() => match ready {
                 // Since this call began to wait for it, it was removed, or has its hands full.
-                Ok(_) if !snapshot.is_open(&endpoint) => {}
+                Ok(_) if !shared.snapshot.load().is_open(&endpoint) => {}
                 Ok(service) => {
                     let now = shared.hub.policy_now();
                     let picked = Picked::new(endpoint, now);
