@@ -9,6 +9,7 @@ pub mod http;
 mod load;
 mod maker;
 mod shared;
+mod sync;
 
 pub use avoid::Avoid;
 pub use balance::{Balance, CallError, Limits};

@@ -5,11 +5,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arc_swap::ArcSwap;
 use discovery_core::{Change, StatusReader};
 use futures_channel::mpsc;
 use futures_core::Stream;
-use tokio::sync::Notify;
 use tower::{BoxError, Service};
 
 use super::attributes::{Attributes, Describe};
@@ -27,6 +25,7 @@ use super::shared::{Limits, Shared};
 use super::snapshot::{Panicked, Snapshot};
 use super::view::EndpointView;
 use crate::MakeEndpoint;
+use crate::sync::{ArcSwap, Notify};
 
 /// Balances calls over the endpoints of a stream of changes.
 ///

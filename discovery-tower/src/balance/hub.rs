@@ -1,7 +1,6 @@
 //! What calls and the driver have in common, apart from the set itself: how a call is judged, and how
 //! the driver hears of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::flight::Endpoint;
 use super::parts::Parts;
 use super::policy::Policy;
 use super::shared::Shared;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the driver is told of an endpoint. Each is rare: a call that goes well says nothing.
 pub(crate) enum Event<T: Parts> {

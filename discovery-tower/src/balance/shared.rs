@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use discovery_core::StatusReader;
-use tokio::sync::Notify;
 
 use super::hub::Hub;
 use super::parts::Parts;
 use super::snapshot::Snapshot;
+use crate::sync::{ArcSwap, Notify};
 
 /// How long a call waits for an endpoint to be sent to. All count from the start of the call.
 ///
