@@ -261,10 +261,10 @@ where
         self.0.snapshot.load().loaded
     }
 
-    /// Waits until the set is another one, or some endpoint stands differently than when this was first
-    /// polled. Cancel safe.
-    pub async fn changed(&self) {
-        self.0.published.notified().await;
+    /// Waits until the set is another one, or some endpoint stands differently, than when this was
+    /// called. Cancel safe.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.0.published.notified()
     }
 }
 
