@@ -3,4 +3,5 @@
 mod judgement;
 mod laws;
 mod smoke;
+mod stream;
 mod support;
