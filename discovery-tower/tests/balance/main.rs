@@ -1,7 +1,9 @@
 //! The laws of our own balancer.
+#![allow(clippy::cast_precision_loss, reason = "shares of counts that are small")]
 
 mod judgement;
 mod laws;
+mod peers;
 mod smoke;
 mod stream;
 mod support;

@@ -4,7 +4,9 @@ use discovery_core::Change;
 use discovery_tower::balance::{CallError, Standing};
 use futures::FutureExt as _;
 
-use crate::support::{Answer, Ready, Request, Rig, Use as _, all_up, failure, ms, rest, secs, spec, until};
+use crate::support::{
+    Answer, Ready, Request, Rig, Use as _, all_up, failure, ms, rest, secs, spec, until,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_leaves_the_set_as_it_was() {
@@ -65,8 +67,8 @@ async fn a_stream_that_never_says_synced_is_followed_too() {
 async fn a_stream_that_is_never_done_is_followed_too() {
     use std::sync::Arc;
 
-    use discovery_tower::balance::{Builder, PeakEwma, Seeded};
     use discovery_tower::KeepIf;
+    use discovery_tower::balance::{Builder, PeakEwma, Seeded};
 
     use crate::support::{Bal, ReadsAll, Spec, World};
 

@@ -19,7 +19,7 @@ use tower::Service;
 pub(crate) struct Request {
     pub(crate) number: u64,
     pub(crate) avoids: Vec<u32>,
-    not_shared: std::cell::Cell<()>,
+    _not_shared: std::marker::PhantomData<std::cell::Cell<()>>,
 }
 
 impl Request {

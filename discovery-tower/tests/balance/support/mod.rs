@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 pub(crate) use host::{Answer, HostError, Ready, Request, Scripted, Told, World};
 pub(crate) use policies::{At, Insists, Panics};
 pub(crate) use protocol::{Kind, ReadsAll};
-pub(crate) use rig::{Maker, Rig, Said, Spec, all_up, spec};
+pub(crate) use rig::{Rig, Spec, all_up, spec};
 
 pub(crate) type Bal<P, C = ReadsAll> = Balance<u32, Spec, Scripted, Request, P, C>;
 /// A source that says this and ends.
