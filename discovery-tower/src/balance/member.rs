@@ -230,7 +230,11 @@ impl<K, E, L> Member<K, E, L> {
     }
 
     pub(crate) fn forgive(&self) {
-        self.streak.store(0, Ordering::Relaxed);
+        self.set_failures_in_a_row(0);
+    }
+
+    pub(crate) fn set_failures_in_a_row(&self, count: u32) {
+        self.streak.store(count, Ordering::Relaxed);
     }
 
     /// Looks at how many calls have ended, which is to be done before the count wraps around.

@@ -1,6 +1,7 @@
 //! The laws of our own balancer.
 #![allow(clippy::cast_precision_loss, reason = "shares of counts that are small")]
 
+mod departed;
 mod judgement;
 mod laws;
 mod peers;

@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::departed::{Departed, Record};
 use super::lists::Lists;
 use crate::balance::attributes::{Attributes, Availability};
 use crate::balance::ejection::{Ejection, Tally};
@@ -81,6 +82,7 @@ pub(crate) struct Books<T: Parts> {
     by_key: HashTable<usize>,
     hasher: DefaultHashBuilder,
     lists: Lists<T>,
+    departed: Departed<T::Key>,
     loaded: bool,
     panic: Panic,
     /// Whether some may have come while others were there, and have not connected yet.
@@ -205,6 +207,18 @@ impl<T: Parts> Entry<T> {
         self.trouble.as_ref().is_some_and(|trouble| trouble.gone)
     }
 
+    /// What is held against it.
+    fn record(&self) -> Record {
+        let failures_in_a_row = self.member().failures_in_a_row();
+        let record = Record { failures_in_a_row, ..Record::default() };
+        self.trouble.as_ref().map_or(record, |trouble| Record {
+            out_until: trouble.out_until,
+            ejections: trouble.ejections,
+            to_pass: trouble.to_pass,
+            ..record
+        })
+    }
+
     fn is_next(&self, endpoint: &Arc<Endpoint<T>>) -> bool {
         let next = self.trouble.as_ref().and_then(|trouble| trouble.next.as_ref());
         next.is_some_and(|(next, _)| Arc::ptr_eq(next, endpoint))
@@ -246,6 +260,7 @@ impl<T: Parts> Books<T> {
             by_key: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             lists: Lists::default(),
+            departed: Departed::default(),
             loaded: false,
             panic: Panic::No,
             joining: false,
@@ -306,8 +321,10 @@ impl<T: Parts> Books<T> {
         endpoint: Arc<T::Endpoint>,
         made: Made<T>,
         attributes: Attributes,
+        now: Instant,
     ) {
         let hash = self.hasher.hash_one(&key);
+        let record = self.departed.take(&key);
         let id = self.vacant.pop().unwrap_or(self.entries.len());
         let weight = attributes.weight;
         let made = self.make(id, key, endpoint.clone(), made, weight);
@@ -346,7 +363,26 @@ impl<T: Parts> Books<T> {
         }
         (self.changed, self.members_changed) = (true, true);
         self.to_ready.push(Readying::new(made));
+        if let Some(record) = record {
+            self.resume(id, record, now);
+        }
         self.review_panic();
+    }
+
+    /// An endpoint that comes back is judged as if it had stayed.
+    fn resume(&mut self, id: usize, record: Record, now: Instant) {
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.members.len());
+        let probation = self.rules.ejection.probation;
+        let Some(entry) = self.entry(id) else { return };
+        entry.member().set_failures_in_a_row(record.failures_in_a_row);
+        let trouble = entry.trouble();
+        trouble.ejections = record.ejections;
+        trouble.to_pass = record.to_pass;
+        match record.out_until {
+            Some(until) if until > now && may => self.leave_out(id, until),
+            Some(_) if record.ejections > 0 => trouble.to_pass = probation,
+            _ => {}
+        }
     }
 
     /// What an endpoint says of itself is another; its service stays.
@@ -461,6 +497,9 @@ impl<T: Parts> Books<T> {
     pub(crate) fn remove(&mut self, key: &T::Key) {
         let hash = self.hasher.hash_one(key);
         let Some(id) = self.id_of(key) else { return };
+        if let Some(entry) = self.entries.get(id).and_then(Option::as_ref) {
+            self.departed.keep(key.clone(), entry.record());
+        }
         self.untime(id);
         self.withdraw(id);
         let found = self.by_key.find_entry(hash, |found| *found == id);
@@ -930,6 +969,7 @@ impl<T: Parts> Books<T> {
                 trouble.ejections = trouble.ejections.saturating_sub(u32::from(failures == 0));
             }
         }
+        self.departed.sweep(now);
         for &id in &self.spared {
             let entry = self.entries.get(id).and_then(Option::as_ref);
             if entry.is_none_or(|entry| entry.member().failures_in_a_row() < strikes.max(1)) {

@@ -2,6 +2,7 @@
 //! publishes the set. It goes on while nobody calls, and whatever state the source is in.
 
 mod books;
+mod departed;
 mod lists;
 
 use std::fmt;
@@ -103,26 +104,32 @@ where
     T: Parts,
     M: MakeEndpoint<T::Key, T::Endpoint, Service = T::Service>,
 {
-    fn apply<V>(&mut self, change: Change<T::Key, V>, books: &mut Books<T>)
+    fn apply<V>(&mut self, change: Change<T::Key, V>, books: &mut Books<T>, now: Instant)
     where
         V: Into<Arc<T::Endpoint>>,
     {
         match change {
-            Change::Insert(key, endpoint) => self.insert(key, endpoint.into(), books),
+            Change::Insert(key, endpoint) => self.insert(key, endpoint.into(), books, now),
             Change::Remove(key) => books.remove(&key),
             Change::Synced => books.set_loaded(),
             _ => {}
         }
     }
 
-    fn insert(&mut self, key: T::Key, endpoint: Arc<T::Endpoint>, books: &mut Books<T>) {
+    fn insert(
+        &mut self,
+        key: T::Key,
+        endpoint: Arc<T::Endpoint>,
+        books: &mut Books<T>,
+        now: Instant,
+    ) {
         let Some(attributes) = guarded(|| (self.describe)(&key, &endpoint)) else {
             error!(endpoint = ?key, "what an endpoint says of itself cannot be read: a panic");
             return;
         };
         let Some(made_for) = books.made_for(&key) else {
             if let Some(made) = self.make(&key, &endpoint, books) {
-                books.insert(key, endpoint, made, attributes);
+                books.insert(key, endpoint, made, attributes, now);
             }
             return;
         };
@@ -202,7 +209,7 @@ where
             match changes.poll_next(cx) {
                 Poll::Ready(Some(change)) => {
                     whole = matches!(change, Change::Synced);
-                    this.make.apply(change, books);
+                    this.make.apply(change, books, now);
                 }
                 Poll::Ready(None) => {
                     // It said all it had to say; what it said last stays.
