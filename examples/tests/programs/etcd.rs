@@ -5,57 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{GATEWAY, Http, NODE, Program, SOON, WATCH, request};
+use crate::support::nodes::{gateway, listed, lists, node, ready};
+use crate::support::{Http, Program, SOON, WATCH, request};
 use discovery_test_support::{Etcd, eventually, on_each_version, slack};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-fn node(etcd: &Etcd, id: &str, args: &[&str]) -> Program {
-    let etcd = format!("--etcd={}", etcd.url());
-    let id = format!("--id={id}");
-    let own = ["--service=orders", &etcd, &id];
-    Program::start(NODE, &[&own, args].concat())
-}
-
-/// A node that is in etcd, and its address.
-async fn ready(etcd: &Etcd, id: &str, args: &[&str]) -> (Program, String) {
-    let node = node(etcd, id, args);
-    let line = node.line(&["ready "]).await;
-    let address = node.address().await;
-    assert_eq!(line, format!("ready id={id} service=orders address={address}"));
-    let key = etcd.truth().get(format!("/services/orders/{id}")).await.unwrap();
-    assert!(key.is_some(), "said ready before it was in etcd");
-    (node, address)
-}
-
-async fn gateway(etcd: &Etcd, args: &[&str]) -> (Program, String) {
-    let etcd = format!("--etcd={}", etcd.url());
-    let own = ["--listen=127.0.0.1:0", &etcd];
-    let gateway = Program::start(GATEWAY, &[&own, args].concat());
-    let address = gateway.address().await;
-    (gateway, address)
-}
-
 fn watch(etcd: &Etcd, args: &[&str]) -> Program {
     let etcd = format!("--etcd={}", etcd.url());
     Program::start(WATCH, &[&[etcd.as_str()], args].concat())
-}
-
-/// The ids and statuses of `orders` as the gateway lists them.
-async fn listed(http: &Http, gateway: &str) -> Vec<String> {
-    let page = http.get(format!("{gateway}/services")).await.json();
-    let orders = page["services"]["orders"].as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    orders.iter().map(|each| format!("{} {}", text(&each["id"]), text(&each["status"]))).collect()
-}
-
-async fn lists(http: &Http, gateway: &str, limit: Duration, expected: &[&str]) {
-    eventually(limit, format!("the gateway lists {expected:?}"), async || {
-        let seen = listed(http, gateway).await;
-        if seen == expected { Ok(()) } else { Err(seen) }
-    })
-    .await;
 }
 
 async fn state(http: &Http, gateway: &str) -> Value {

@@ -5,6 +5,7 @@ mod support;
 
 mod demo;
 mod etcd;
+mod failures;
 mod formats;
 mod forward;
 mod node;

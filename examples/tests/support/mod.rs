@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 pub(crate) mod instances;
+pub(crate) mod load;
+pub(crate) mod nodes;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
