@@ -853,7 +853,9 @@ impl<T: Parts> Books<T> {
     /// Whether so many are bad that all have to be used.
     fn review_panic(&mut self) {
         let bad = self.ejected.len() + self.spared.len() - self.gone;
-        let nobody = self.healthy == 0 && !self.ejected.is_empty();
+        let nobody = self.rules.ejection.panic_percent <= 100
+            && self.healthy == 0
+            && !self.ejected.is_empty();
         let most = self.rules.ejection.is_panic(bad, self.lists.members.len());
         let panic = match (nobody, most) {
             (true, _) => Panic::All,
