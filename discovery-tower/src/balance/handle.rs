@@ -253,7 +253,7 @@ where
         let hub = &self.0.hub;
         let now = hub.now();
         let snapshot = self.0.snapshot.load();
-        snapshot.members.iter().map(|endpoint| EndpointView::of(endpoint, now)).collect()
+        snapshot.members().map(|endpoint| EndpointView::of(endpoint, now)).collect()
     }
 
     /// Whether the source has said once what endpoints there are.
@@ -334,7 +334,7 @@ where
         let snapshot = self.0.snapshot.load();
         f.debug_struct("Balance")
             .field("name", &self.0.name)
-            .field("endpoints", &snapshot.members.len())
+            .field("endpoints", &snapshot.len())
             .field("usable", &snapshot.ready.len())
             .finish_non_exhaustive()
     }

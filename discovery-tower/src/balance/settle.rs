@@ -235,7 +235,7 @@ fn patience<T: Parts>(
     request: &T::Request,
     trail: &mut Trail<T>,
 ) -> Wait {
-    if snapshot.members.len() == 0 {
+    if snapshot.len() == 0 {
         return if snapshot.loaded { Wait::None } else { Wait::For(shared.limits.load) };
     }
     if trail.again() {
@@ -263,7 +263,7 @@ fn nobody<T: Parts>(
     begun: Instant,
 ) -> CallError<T::Key> {
     let (service, waited) = (shared.name.clone(), begun.elapsed());
-    if snapshot.members.len() == 0 {
+    if snapshot.len() == 0 {
         if snapshot.loaded {
             return CallError::NoEndpoints { service };
         }
@@ -284,6 +284,6 @@ fn nobody<T: Parts>(
     } else {
         std::mem::take(&mut trail.causes).into()
     };
-    let endpoints = snapshot.members.len();
+    let endpoints = snapshot.len();
     CallError::Unavailable { service, waited, endpoints, reason, causes }
 }

@@ -19,8 +19,8 @@ pub(crate) struct Snapshot<T: Parts> {
     pub(crate) weights: Weights,
     /// Whether all of them have the same effective weight.
     pub(crate) even: bool,
-    /// All there are.
-    pub(crate) members: Pieces<Arc<Endpoint<T>>>,
+    /// The others.
+    pub(crate) rest: Pieces<Arc<Endpoint<T>>>,
     pub(crate) state: Arc<T::State>,
     /// Whether the source has said once what there is.
     pub(crate) loaded: bool,
@@ -69,12 +69,22 @@ impl<T: Parts> Snapshot<T> {
             ready: Pieces::default(),
             weights: Weights::Equal,
             even: true,
-            members: Pieces::default(),
+            rest: Pieces::default(),
             state,
             loaded: false,
             panic: false,
             others: Others::none(),
         }
+    }
+
+    /// How many there are in all.
+    pub(crate) fn len(&self) -> usize {
+        self.ready.len() + self.rest.len()
+    }
+
+    /// All there are.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Endpoint<T>>> {
+        self.ready.iter().chain(self.rest.iter())
     }
 
     /// Picks for this request, among those that were not tried for it. If there is `nobody_else`, those

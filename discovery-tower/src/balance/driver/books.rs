@@ -79,7 +79,8 @@ pub(crate) struct Books<T: Parts> {
     rules: Rules,
     entries: Vec<Option<Entry<T>>>,
     vacant: Vec<usize>,
-    by_key: HashTable<usize>,
+    /// Ids by their keys, each with its hash: a table that grows would else look at all keys again.
+    by_key: HashTable<(u32, u32)>,
     hasher: DefaultHashBuilder,
     lists: Lists<T>,
     departed: Departed<T::Key>,
@@ -119,8 +120,9 @@ struct Entry<T: Parts> {
     endpoint: Arc<Endpoint<T>>,
     /// What its service was made for.
     made_for: Arc<T::Endpoint>,
-    place: usize,
-    ready_place: Option<usize>,
+    /// Where it is: among those that are used, or in the rest.
+    place: u32,
+    used: bool,
     phase: Phase,
     /// Whether its service has yet to say for the first time whether it is ready.
     readying: bool,
@@ -129,8 +131,8 @@ struct Entry<T: Parts> {
     joins: bool,
     /// Whether it counts as healthy.
     healthy: bool,
-    /// Calls and failures when the interval began.
-    before: (u64, u64),
+    /// Calls and failures when the interval began, which may wrap around.
+    before: (u32, u32),
     /// Only of those that are not as they should be.
     trouble: Option<Box<Trouble<T>>>,
 }
@@ -243,6 +245,11 @@ pub(crate) struct Made<T: Parts> {
     pub(crate) load: T::Load,
 }
 
+/// A hash of 32 bits as one of 64, of which the table uses the lowest and the highest.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Something whose time has come, for which a new service is needed.
 pub(crate) struct Due<T: Parts> {
     pub(crate) id: usize,
@@ -284,10 +291,16 @@ impl<T: Parts> Books<T> {
 
     fn id_of(&self, key: &T::Key) -> Option<usize> {
         let entries = &self.entries;
-        let is_it = |id: &usize| {
-            entries.get(*id).and_then(Option::as_ref).is_some_and(|e| e.member().key() == key)
+        let hash = self.hash(key);
+        let is_it = |&(other, id): &(u32, u32)| {
+            let entry = || entries.get(id as usize).and_then(Option::as_ref);
+            other == hash && entry().is_some_and(|entry| entry.member().key() == key)
         };
-        self.by_key.find(self.hasher.hash_one(key), is_it).copied()
+        self.by_key.find(spread(hash), is_it).map(|&(_, id)| id as usize)
+    }
+
+    fn hash(&self, key: &T::Key) -> u32 {
+        self.hasher.hash_one(key) as u32
     }
 
     fn entry(&mut self, id: usize) -> Option<&mut Entry<T>> {
@@ -323,20 +336,20 @@ impl<T: Parts> Books<T> {
         attributes: Attributes,
         now: Instant,
     ) {
-        let hash = self.hasher.hash_one(&key);
+        let hash = self.hash(&key);
         let record = self.departed.take(&key);
         let id = self.vacant.pop().unwrap_or(self.entries.len());
         let weight = attributes.weight;
         let made = self.make(id, key, endpoint.clone(), made, weight);
         made.member.set_suspect(attributes.suspect);
-        let place = self.lists.members.push(made.clone());
+        let place = self.lists.rest.push(made.clone());
         let joins = self.loaded && !self.lists.ready.is_empty();
         self.joining |= joins;
         let entry = Entry {
             endpoint: made.clone(),
             made_for: endpoint,
-            place,
-            ready_place: None,
+            place: place as u32,
+            used: false,
             phase: Phase::Connecting,
             readying: true,
             availability: attributes.availability,
@@ -349,13 +362,7 @@ impl<T: Parts> Books<T> {
             Some(vacant) => *vacant = Some(entry),
             None => self.entries.push(Some(entry)),
         }
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.by_key.insert_unique(hash, id, |id| {
-            entries
-                .get(*id)
-                .and_then(Option::as_ref)
-                .map_or(0, |e| hasher.hash_one(e.member().key()))
-        });
+        self.by_key.insert_unique(spread(hash), (hash, id as u32), |&(hash, _)| spread(hash));
         self.connecting += 1;
         self.weightless += usize::from(weight == 0);
         if attributes.availability == Availability::LastResort {
@@ -371,7 +378,7 @@ impl<T: Parts> Books<T> {
 
     /// An endpoint that comes back is judged as if it had stayed.
     fn resume(&mut self, id: usize, record: Record, now: Instant) {
-        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.members.len());
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
         let probation = self.rules.ejection.probation;
         let Some(entry) = self.entry(id) else { return };
         entry.member().set_failures_in_a_row(record.failures_in_a_row);
@@ -404,8 +411,8 @@ impl<T: Parts> Books<T> {
         }
         let former = member.own_weight();
         if former != attributes.weight {
-            if let Some(place) = entry.ready_place {
-                self.lists.reweigh(place, former, attributes.weight);
+            if entry.used {
+                self.lists.reweigh(entry.place as usize, former, attributes.weight);
             }
             member.set_weight(attributes.weight);
             self.weightless -= usize::from(former == 0);
@@ -495,14 +502,14 @@ impl<T: Parts> Books<T> {
 
     /// The set has this endpoint no longer. Calls under way go on.
     pub(crate) fn remove(&mut self, key: &T::Key) {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hash(key);
         let Some(id) = self.id_of(key) else { return };
         if let Some(entry) = self.entries.get(id).and_then(Option::as_ref) {
             self.departed.keep(key.clone(), entry.record());
         }
         self.untime(id);
         self.withdraw(id);
-        let found = self.by_key.find_entry(hash, |found| *found == id);
+        let found = self.by_key.find_entry(spread(hash), |found| found.1 as usize == id);
         if let Ok(found) = found {
             found.remove();
         }
@@ -519,11 +526,7 @@ impl<T: Parts> Books<T> {
         self.spared.remove(&id);
         self.failed.remove(&id);
         self.last_resort.remove(&id);
-        if let Some(moved) = self.lists.members.remove(entry.place).map(|moved| moved.id)
-            && let Some(moved) = self.entry(moved)
-        {
-            moved.place = entry.place;
-        }
+        self.leave_rest(entry.place);
         (self.changed, self.members_changed) = (true, true);
         self.review_panic();
     }
@@ -593,19 +596,19 @@ impl<T: Parts> Books<T> {
         }
         next.member.set_endpoint(entry.member().endpoint());
         next.member.set_until(entry.member().until());
-        entry.before = (next.member.finished(), next.member.failures());
+        entry.before = (next.member.finished() as u32, next.member.failures() as u32);
         entry.member().close();
         self.abandoned |= std::mem::take(&mut entry.readying);
         entry.endpoint = next.clone();
         entry.made_for = made_for;
-        self.lists.members.set(entry.place, next);
+        self.lists.rest.set(entry.place as usize, next);
         self.members_changed = true;
     }
 
     fn connected(&mut self, id: usize, now: Instant) {
         // In the minority, or new among others: the others are not to be without their share at once.
         let full = self.lists.ready.len() - self.ramping.len();
-        let (all, window) = (self.lists.members.len(), self.rules.slow_start.window);
+        let (all, window) = (self.lists.len(), self.rules.slow_start.window);
         if full == 0 && std::mem::take(&mut self.joining) {
             // Those they came among are gone: together they are a new set.
             self.entries.iter_mut().flatten().for_each(|entry| entry.joins = false);
@@ -683,7 +686,7 @@ impl<T: Parts> Books<T> {
     }
 
     fn eject(&mut self, id: usize, certain: bool, now: Instant) {
-        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.members.len());
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
         if !certain && !may {
             if self.spared.insert(id) {
                 self.review_panic();
@@ -726,7 +729,7 @@ impl<T: Parts> Books<T> {
         retry_after: Option<Duration>,
         now: Instant,
     ) {
-        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.members.len());
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
         let time = retry_after.unwrap_or(Duration::from_secs(1));
         let time = time.min(self.rules.ejection.max_retry_after);
         let Some(entry) = self.of(endpoint) else { return };
@@ -795,9 +798,10 @@ impl<T: Parts> Books<T> {
             let gate =
                 if on_probation && panic == Panic::No { Gate::Probation } else { Gate::Open };
             entry.member().set_gate(gate);
-            if entry.ready_place.is_none() {
-                entry.ready_place =
-                    Some(self.lists.add_ready(&entry.endpoint, entry.member().own_weight()));
+            if !entry.used {
+                let former = entry.place;
+                let place = self.lists.add_ready(&entry.endpoint, entry.member().own_weight());
+                (entry.place, entry.used) = (place as u32, true);
                 let ramp_from = entry.trouble.as_ref().and_then(|trouble| trouble.ramp_from);
                 let ramp = if ramp_from.is_some() {
                     self.rules.slow_start.ramp(Duration::ZERO)
@@ -808,6 +812,7 @@ impl<T: Parts> Books<T> {
                 if ramp < FULL {
                     self.ramping.insert(id);
                 }
+                self.leave_rest(former);
                 if !last_resort {
                     self.first_resort += 1;
                     if nobody_else {
@@ -826,14 +831,18 @@ impl<T: Parts> Books<T> {
     /// Takes an endpoint out of those that can be used.
     fn withdraw(&mut self, id: usize) {
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
-        let Some(place) = entry.ready_place.take() else { return };
+        if !std::mem::take(&mut entry.used) {
+            return;
+        }
         let last_resort = entry.availability == Availability::LastResort;
         let weight = entry.member().own_weight();
+        let former = entry.place;
+        entry.place = self.lists.rest.push(entry.endpoint.clone()) as u32;
         self.ramping.remove(&id);
-        if let Some(moved) = self.lists.remove_ready(place, weight)
+        if let Some(moved) = self.lists.remove_ready(former as usize, weight)
             && let Some(moved) = self.entry(moved)
         {
-            moved.ready_place = Some(place);
+            moved.place = former;
         }
         self.changed = true;
         if !last_resort {
@@ -841,6 +850,15 @@ impl<T: Parts> Books<T> {
             if self.first_resort == 0 {
                 self.place_last_resort();
             }
+        }
+    }
+
+    /// Takes one out of the rest, where the last one moves to its place.
+    fn leave_rest(&mut self, place: u32) {
+        if let Some(moved) = self.lists.rest.remove(place as usize).map(|moved| moved.id)
+            && let Some(moved) = self.entry(moved)
+        {
+            moved.place = place;
         }
     }
 
@@ -856,7 +874,7 @@ impl<T: Parts> Books<T> {
         let nobody = self.rules.ejection.panic_percent <= 100
             && self.healthy == 0
             && !self.ejected.is_empty();
-        let most = self.rules.ejection.is_panic(bad, self.lists.members.len());
+        let most = self.rules.ejection.is_panic(bad, self.lists.len());
         let panic = match (nobody, most) {
             (true, _) => Panic::All,
             (false, true) => Panic::Most,
@@ -864,7 +882,7 @@ impl<T: Parts> Books<T> {
         };
         if panic != self.panic {
             (self.panic, self.changed) = (panic, true);
-            let all = self.lists.members.len();
+            let all = self.lists.len();
             if panic == Panic::No {
                 info!(bad, all, "endpoints that fail are left out again");
             } else {
@@ -883,10 +901,10 @@ impl<T: Parts> Books<T> {
         let standing = match entry.phase {
             Phase::Connecting => Standing::Connecting,
             Phase::Failed => Standing::Failed,
-            Phase::Connected if entry.is_out() && entry.ready_place.is_none() => Standing::Ejected,
+            Phase::Connected if entry.is_out() && !entry.used => Standing::Ejected,
             Phase::Connected if member.own_weight() == 0 => Standing::Out,
             Phase::Connected if entry.availability == Availability::Out => Standing::Out,
-            Phase::Connected if entry.ready_place.is_none() => Standing::LastResort,
+            Phase::Connected if !entry.used => Standing::LastResort,
             Phase::Connected if member.gate() == Gate::Probation => Standing::Probation,
             Phase::Connected => Standing::Up,
         };
@@ -959,10 +977,10 @@ impl<T: Parts> Books<T> {
         for (id, entry) in self.entries.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
             let member = &entry.endpoint.member;
-            let total = (member.look(), member.failures());
+            let total = (member.look() as u32, member.failures() as u32);
             let before = std::mem::replace(&mut entry.before, total);
-            let calls = total.0.saturating_sub(before.0);
-            let failures = total.1.saturating_sub(before.1);
+            let calls = total.0.wrapping_sub(before.0).into();
+            let failures = total.1.wrapping_sub(before.1).into();
             let out = entry.is_out();
             if calls > 0 && !out {
                 tallies.push(Tally { id, calls, failures });
@@ -1007,7 +1025,7 @@ impl<T: Parts> Books<T> {
             return None;
         }
         let state = if std::mem::take(&mut self.members_changed) {
-            let members = self.lists.members.iter().map(|endpoint| &endpoint.member);
+            let members = self.lists.all().map(|endpoint| &endpoint.member);
             let hub = &self.hub;
             guarded(|| hub.policy.state(members, Some(former.state.clone()))).unwrap_or_else(|| {
                 warn!("the policy panicked over the set; it keeps what it had");
@@ -1016,7 +1034,7 @@ impl<T: Parts> Books<T> {
         } else {
             former.state.clone()
         };
-        let members = self.lists.members.publish(|_, _| ());
+        let rest = self.lists.rest.publish(|_, _| ());
         let (ready, weights) = self.lists.publish_ready();
         let even = weights.is_equal() && self.ramping.is_empty();
         let causes = self.failed.iter().take(CAUSES).filter_map(|&id| {
@@ -1031,13 +1049,13 @@ impl<T: Parts> Books<T> {
             causes: causes.collect(),
         };
         let (loaded, panic) = (self.loaded, self.panic != Panic::No);
-        Some(Snapshot { ready, weights, even, members, state, loaded, panic, others })
+        Some(Snapshot { ready, weights, even, rest, state, loaded, panic, others })
     }
 
     /// All members, for the policy to look at.
     pub(crate) fn members(
         &self,
     ) -> impl ExactSizeIterator<Item = &Member<T::Key, T::Endpoint, T::Load>> {
-        self.lists.members.iter().map(|endpoint| &endpoint.member)
+        self.lists.all().map(|endpoint| &endpoint.member)
     }
 }

@@ -1,4 +1,5 @@
-//! All members, and those of them that can be used with their weights, as lists that are published.
+//! Those that can be used with their weights, and the rest, as lists that are published. Each endpoint is
+//! in one of them: mostly all can be used, and a change is one of one list.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use crate::balance::pieces::{Dense, Pieces};
 use crate::balance::weights::{Weights, sums};
 
 pub(super) struct Lists<T: Parts> {
-    pub(super) members: Dense<Arc<Endpoint<T>>>,
     pub(super) ready: Dense<Arc<Endpoint<T>>>,
+    pub(super) rest: Dense<Arc<Endpoint<T>>>,
     /// How many of those that can be used have which weight.
     weights: BTreeMap<u32, usize>,
     /// Sums of weights for each piece; empty while all weights are the same.
@@ -20,15 +21,46 @@ pub(super) struct Lists<T: Parts> {
 impl<T: Parts> Default for Lists<T> {
     fn default() -> Self {
         Self {
-            members: Dense::default(),
             ready: Dense::default(),
+            rest: Dense::default(),
             weights: BTreeMap::new(),
             sums: Vec::new(),
         }
     }
 }
 
+/// So many of them.
+struct Counted<I> {
+    iter: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Counted<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.left = self.left.saturating_sub(1);
+        self.iter.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<I: Iterator> ExactSizeIterator for Counted<I> {}
+
 impl<T: Parts> Lists<T> {
+    /// How many there are in all.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.rest.len()
+    }
+
+    /// All there are.
+    pub(super) fn all(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint<T>>> {
+        Counted { iter: self.ready.iter().chain(self.rest.iter()), left: self.len() }
+    }
+
     /// Adds one to those that can be used and tells its place.
     pub(super) fn add_ready(&mut self, endpoint: &Arc<Endpoint<T>>, weight: u32) -> usize {
         *self.weights.entry(weight).or_default() += 1;
