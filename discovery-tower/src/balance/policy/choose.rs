@@ -9,21 +9,23 @@ pub(super) const SCAN: usize = 32;
 /// How often a place that will not do is drawn again, before all are looked at in turn.
 const DRAWS: usize = 4;
 
-/// The place of the one with the least cost, of at most [`SCAN`]; any of those that are equal.
+/// The place of the one with the least cost, of at most [`SCAN`]; any of those that are equal. `cost` is
+/// told the least one so far, to begin with `most`: what is above that need not be exact.
 #[inline]
-pub(super) fn least<K, E, L, C: PartialOrd>(
+pub(super) fn least<K, E, L, C: PartialOrd + Copy>(
     among: &impl Candidates<K, E, L>,
-    cost: impl Fn(&Member<K, E, L>) -> C,
+    most: C,
+    cost: impl Fn(&Member<K, E, L>, C) -> C,
 ) -> Option<usize> {
-    let (mut best, mut which): (Option<C>, u32) = (None, 0);
+    let (mut least, mut which) = (most, 0_u32);
     let len = among.len().min(SCAN);
     for place in 0..len {
         let Some(member) = among.free(place) else { continue };
-        let cost = cost(member);
-        match &best {
-            Some(least) if *least < cost => {}
-            Some(least) if *least == cost => which |= 1 << place,
-            _ => (best, which) = (Some(cost), 1 << place),
+        let cost = cost(member, least);
+        if cost < least {
+            (least, which) = (cost, 1 << place);
+        } else if cost == least {
+            which |= 1 << place;
         }
     }
     let several = which.count_ones();

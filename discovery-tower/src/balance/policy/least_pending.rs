@@ -51,7 +51,7 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for LeastPending {
     #[inline]
     fn pick(&self, _: &Req, among: &impl Candidates<K, E, (), State = ()>) -> Option<usize> {
         if among.is_even() && among.len() <= SCAN {
-            least(among, |member| u64::from(member.pending()))
+            least(among, u32::MAX, |member, _| member.pending())
         } else {
             better_of_two(among, |a, b| {
                 // a / weight of a > b / weight of b, without a division.

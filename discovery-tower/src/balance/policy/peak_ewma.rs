@@ -30,7 +30,7 @@ use crate::balance::{Member, Outcome};
 /// Its numbers are those that did best in a simulation, which is in `benches`.
 #[derive(Debug)]
 pub struct PeakEwma {
-    /// In nanoseconds.
+    /// One over the times, in nanoseconds.
     decay: f64,
     fade: f64,
     /// Of all endpoints, in nanoseconds; 0 while no call has ended.
@@ -83,54 +83,55 @@ impl PeakEwma {
     /// Means over `decay`: what lies back as far counts for little more than a third. Over `fade`, as
     /// much is left of what is held against an endpoint that gets no calls.
     pub fn over(decay: Duration, fade: Duration) -> Self {
-        let nanoseconds = |time: Duration| (time.as_nanos() as f64).max(1.0);
-        Self { decay: nanoseconds(decay), fade: nanoseconds(fade), median: AtomicU64::new(0) }
+        let rate = |time: Duration| 1.0 / (time.as_nanos() as f64).max(1.0);
+        Self { decay: rate(decay), fade: rate(fade), median: AtomicU64::new(0) }
     }
 
-    /// How many times the median a call takes there, if that is worth looking at.
+    /// What a call costs, without weights. What is more than `least` need not be exact.
     #[inline]
-    fn slow(&self, load: &Latency, waiting: u32, median: u64, now: u64) -> Option<f64> {
+    fn plain_cost<K, E>(
+        &self,
+        member: &Member<K, E, Latency>,
+        median: u64,
+        now: u64,
+        least: f64,
+    ) -> f64 {
+        let load = member.load();
+        let calls = f64::from(member.pending());
         let root = load.root.load(Ordering::Relaxed);
-        let silent = if waiting > 0 {
+        let silent = if member.waiting() > 0 {
             now.saturating_sub(load.silent_since.load(Ordering::Relaxed))
         } else {
             0
         };
         let bound = median.saturating_mul(SLOW);
-        (median > 0 && (root >= bound || silent >= bound))
-            .then(|| self.ratio(load, root, silent, median, now))
-            .filter(|ratio| *ratio >= SLOW as f64)
-    }
-
-    fn ratio(&self, load: &Latency, root: u64, silent: u64, median: u64, now: u64) -> f64 {
-        let idle = float(now.saturating_sub(load.at.load(Ordering::Relaxed)));
-        let median = float(median);
-        // About exp(x), by the first terms of its series, in a tenth of the time.
-        let x = idle / self.fade;
-        let exp = 1.0 + x * (1.0 + x * (0.5 + x / 6.0));
-        let faded = 1.0 + (float(root) / median - 1.0) / exp;
-        faded.max(float(silent) / median)
-    }
-
-    /// What a call costs: without weights.
-    #[inline]
-    fn plain_cost<K, E>(&self, member: &Member<K, E, Latency>, now: u64) -> f64 {
-        let median = self.median.load(Ordering::Relaxed);
-        let pending = f64::from(member.pending());
-        match self.slow(member.load(), member.waiting(), median, now) {
-            None => pending,
-            Some(ratio) => (pending + 1.0) * ratio,
+        if median == 0 || (root < bound && silent < bound) {
+            return calls;
         }
+        // What the root exceeds the median by is divided by exp(x) while there are no calls: about
+        // that, by the first terms of its series, in a tenth of the time.
+        let x = float(now.saturating_sub(load.at.load(Ordering::Relaxed))) * self.fade;
+        let fading = 1.0 + x * (1.0 + x * (0.5 + x / 6.0));
+        let (excess, median) = (float(root) - float(median), float(median));
+        if silent < bound && excess < (float(bound) - median) * fading {
+            return calls;
+        }
+        let at_least = (calls + 1.0) * float(SLOW);
+        if at_least > least {
+            return at_least;
+        }
+        let took = (median + excess / fading).max(float(silent));
+        (calls + 1.0) * took / median
     }
 }
 
 impl Latency {
     /// Takes a call into account that ended now.
-    fn add(&self, took: u64, now: u64, decay: f64, least: f64) {
+    fn add(&self, took: u64, now: u64, rate: f64, least: f64) {
         let took = float(took.clamp(1, LONGEST));
         // Two calls that end at the same time may count the time before them twice: a swap would take
         // longer than all the rest, and the mean may lose one of them anyway.
-        let since = float(now.saturating_sub(self.at.load(Ordering::Relaxed))) / decay;
+        let since = float(now.saturating_sub(self.at.load(Ordering::Relaxed))) * rate;
         self.at.store(now, Ordering::Relaxed);
         let calls = self.calls.load(Ordering::Relaxed).saturating_add(1);
         self.calls.store(calls, Ordering::Relaxed);
@@ -169,10 +170,16 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
 
     #[inline]
     fn pick(&self, _: &Req, among: &impl Candidates<K, E, Latency, State = ()>) -> Option<usize> {
-        let now = among.now();
-        let cost = |member: &Member<K, E, Latency>| self.plain_cost(member, now);
+        let (median, now) = (self.median.load(Ordering::Relaxed), among.now());
+        let cost = |member: &Member<K, E, Latency>, least| {
+            self.plain_cost(member, median, now, least)
+        };
         if among.is_even() && among.len() <= SCAN {
-            least(among, cost)
+            return least(among, f64::INFINITY, cost);
+        }
+        let cost = |member: &Member<K, E, Latency>| cost(member, f64::INFINITY);
+        if among.is_even() {
+            better_of_two(among, |a, b| cost(b) < cost(a))
         } else {
             better_of_two(among, |a, b| {
                 cost(b) * (a.weight() as f64) < cost(a) * (b.weight() as f64)
@@ -221,7 +228,8 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
     }
 
     fn cost(&self, member: &Member<K, E, Latency>, now: u64) -> f64 {
-        let cost = self.plain_cost(member, now);
+        let median = self.median.load(Ordering::Relaxed);
+        let cost = self.plain_cost(member, median, now, f64::INFINITY);
         cost * f64::from(FULL) / member.weight().max(1) as f64
     }
 }
