@@ -58,6 +58,7 @@ impl<T: Parts> Picked<T> {
 }
 
 impl<T: Parts> Drop for Picked<T> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.member.unbegin();
@@ -74,6 +75,7 @@ pub(crate) struct Flight<T: Parts> {
 
 impl<T: Parts> Flight<T> {
     /// The call ended.
+    #[inline]
     pub(crate) fn end(mut self, outcome: Outcome) -> Option<Arc<Endpoint<T>>> {
         let endpoint = self.endpoint.take()?;
         endpoint.end(self.started, outcome);
@@ -94,6 +96,7 @@ impl<T: Parts> Flight<T> {
 }
 
 impl<T: Parts> Drop for Flight<T> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.end(self.started, Outcome::Cancelled);

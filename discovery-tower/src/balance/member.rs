@@ -19,17 +19,17 @@ pub struct Member<K, E, L> {
     /// Finished calls in the upper half, which may wrap around, and pending ones in the lower: one
     /// write for both.
     counts: AtomicU64,
-    weight: AtomicU32,
+    /// Failures since the last success.
+    streak: AtomicU32,
     gate: AtomicU8,
     /// Whether it is out at its first failure.
     suspect: AtomicBool,
     /// How far its slow start is: `FULL` at its end.
     ramp: AtomicU16,
-    // Up to here for picking: 16 bytes, never on two lines.
+    // Up to here for calls while all weights are the same: 16 bytes, never on two lines.
+    weight: AtomicU32,
     /// Pending calls whose response is there.
     answered: AtomicU32,
-    /// Failures since the last success.
-    streak: AtomicU32,
     standing: AtomicU8,
     load: L,
     failures: AtomicU64,

@@ -50,9 +50,7 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for LeastPending {
 
     #[inline]
     fn pick(&self, _: &Req, among: &impl Candidates<K, E, (), State = ()>) -> Option<usize> {
-        if among.is_even() && among.len() <= SCAN {
-            least(among, u32::MAX, |member, _| member.pending())
-        } else {
+        if !among.is_even() {
             better_of_two(among, |a, b| {
                 // a / weight of a > b / weight of b, without a division.
                 let (a, b) = (
@@ -61,6 +59,10 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for LeastPending {
                 );
                 b < a
             })
+        } else if among.len() <= SCAN {
+            least(among, u32::MAX, |member, _| member.pending())
+        } else {
+            better_of_two(among, |a, b| b.pending() < a.pending())
         }
     }
 
