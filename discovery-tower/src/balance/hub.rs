@@ -78,9 +78,8 @@ impl<T: Parts> Hub<T> {
     #[inline]
     pub(crate) fn at(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.epoch);
-        // In 64 bits, which last for 584 years.
-        let nanos = since.as_secs().saturating_mul(1_000_000_000);
-        nanos.saturating_add(since.subsec_nanos().into()).max(1)
+        // 64 bits last for 584 years.
+        (since.as_nanos() as u64).max(1)
     }
 
     /// The time for a policy that wants to know it.
