@@ -52,12 +52,16 @@ pub(crate) fn run() -> Outcome<Report> {
     let burst = f64::from(Subject::with(many / 10).burst(200));
     report.add(Row::numbers("publications of a burst of 200", burst, 1.0, number, Some(1.0)));
     drop(guard);
-    let (time, each) = if is_measuring() { (5, 1_000) } else { (1, 10) };
-    let used = steady(many / 10, Duration::from_secs(time), each)?;
-    let idle = steady(0, Duration::from_secs(time), each)?;
+    let (rounds, time, each) = if is_measuring() { (7, 1_000, 1_000) } else { (1, 100, 10) };
+    let time = Duration::from_millis(time);
+    let mut used = Pairs::default();
+    for _ in 0..rounds {
+        used.push(steady(many / 10, time, each)?, steady(0, time, each)?);
+    }
     let what = format!("{each} changes a second among {} / 1 % of a core", many / 10);
-    report.add(Row::numbers(what, used, 0.01, percent, Some(1.0)));
-    report.add(Row::numbers("  the same / a task that only takes them", used, idle, percent, None));
+    report.add(Row::numbers(what, used.ours(), 0.01, percent, Some(1.0)));
+    let what = "  the same / a task that only takes them";
+    report.add(Row::numbers(what, used.ours(), used.floor(), percent, None));
     Ok(report)
 }
 
@@ -260,7 +264,7 @@ fn steady(count: usize, time: Duration, each: u32) -> Outcome<f64> {
             let _ = wait.await;
         });
     })?;
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(time / 5);
     let (start, before) = (Instant::now(), cpu::thread(THREAD)?);
     for step in 0_u32.. {
         let due = start + Duration::from_secs(1) / each * step;

@@ -22,16 +22,18 @@ use crate::subject::{NoOp, Nothing, request, usable, with_pending};
 
 const ROUNDS: usize = 9;
 
-/// What requests took while nothing changed, and while endpoints came, in seconds.
+/// What requests took while nothing changed, while endpoints came, and with all of them, in seconds.
 struct Took {
     quiet: Vec<f64>,
     during: Vec<f64>,
+    after: Vec<f64>,
 }
 
 pub(crate) fn run() -> Outcome<Report> {
     let (before, more, rounds) =
         if is_measuring() { (10_000, 100_000, ROUNDS) } else { (10, 1_000, 1) };
-    let (mut p999, mut longest, mut peer) = (Pairs::default(), Pairs::default(), Pairs::default());
+    let [mut p999, mut with_all, mut longest, mut peer, mut peer_with_all] =
+        std::array::from_fn(|_| Pairs::default());
     for _ in 0..rounds {
         let ours = ours(before, more)?;
         let tower = tower(before, more);
@@ -41,12 +43,16 @@ pub(crate) fn run() -> Outcome<Report> {
             sorted.get(sorted.len() * 999 / 1_000).copied().unwrap_or_default()
         };
         p999.push(tail(&ours.during), tail(&ours.quiet));
+        with_all.push(tail(&ours.during), tail(&ours.after));
+        peer_with_all.push(tail(&ours.after), tail(&tower.after));
         longest.push(percentile(&ours.during, 100), percentile(&ours.quiet, 100));
         peer.push(percentile(&ours.during, 100), percentile(&tower.during, 100));
     }
     let title = format!("{more} endpoints come at once among {before}, requests meanwhile");
     let mut report = Report::new(title, "meanwhile", "against");
     report.add(Row::times("p99.9 / quiet", &p999, Some(2.0)));
+    report.add(Row::times("p99.9 / quiet, with all of them", &with_all, None));
+    report.add(Row::times("p99.9 with all of them / tower", &peer_with_all, None));
     report.add(Row::times("longest / quiet", &longest, None));
     report.add(Row::times("longest / tower's longest", &peer, None));
     Ok(report)
@@ -89,7 +95,8 @@ fn ours(before: usize, more: usize) -> Outcome<Took> {
                     yield_now().await;
                 }
             }
-            Took { quiet, during }
+            let after = (0..before * 40).map(|_| timed(&mut balance)).collect();
+            Took { quiet, during, after }
         });
         Ok(task.await?)
     })
@@ -105,7 +112,8 @@ fn tower(before: usize, more: usize) -> Took {
     let quiet = (0..before * 4).map(|_| timed(&mut balance)).collect();
     let _ = come.send(before + more);
     let during = (0..before).map(|_| timed(&mut balance)).collect();
-    Took { quiet, during }
+    let after = (0..before).map(|_| timed(&mut balance)).collect();
+    Took { quiet, during, after }
 }
 
 fn timed<S: Service<u64>>(service: &mut S) -> f64 {
