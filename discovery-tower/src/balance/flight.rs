@@ -23,8 +23,8 @@ pub(crate) fn guarded<R>(run: impl FnOnce() -> R) -> Option<R> {
 /// references to it are counted.
 #[repr(C)]
 pub(crate) struct Endpoint<T: Parts> {
-    pub(crate) member: Member<T::Key, T::Endpoint, T::Load>,
     pub(crate) hub: Arc<Hub<T>>,
+    pub(crate) member: Member<T::Key, T::Endpoint, T::Load>,
     /// Its place in the driver's books.
     pub(crate) id: usize,
     pub(crate) service: T::Service,
