@@ -150,6 +150,20 @@ impl<T: Parts> Among<'_, T> {
         self.snapshot.is_open(endpoint) || self.all && endpoint.member.gate() != Gate::Closed
     }
 
+    /// Draws by weights, where those in their slow start are passed over as often as is left of it.
+    #[inline(never)]
+    fn draw_uneven(&self) -> usize {
+        let draw = || self.snapshot.weights.draw(self.len(), &self.hub.random);
+        for _ in 0..16 {
+            let place = draw();
+            let ramp = self.get(place).map_or(FULL, Member::ramp);
+            if ramp >= FULL || self.hub.random.below(FULL.into()) < u64::from(ramp) {
+                return place;
+            }
+        }
+        draw()
+    }
+
     #[inline]
     fn was_tried(&self, endpoint: &Arc<Endpoint<T>>) -> bool {
         self.tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
@@ -185,19 +199,7 @@ impl<T: Parts> Candidates<T::Key, T::Endpoint, T::Load> for Among<'_, T> {
 
     #[inline]
     fn draw(&self) -> usize {
-        let draw = || self.snapshot.weights.draw(self.len(), &self.hub.random);
-        if self.snapshot.even {
-            return draw();
-        }
-        // Those in their slow start are passed over as often as is left of it.
-        for _ in 0..16 {
-            let place = draw();
-            let ramp = self.get(place).map_or(FULL, Member::ramp);
-            if ramp >= FULL || self.hub.random.below(FULL.into()) < u64::from(ramp) {
-                return place;
-            }
-        }
-        draw()
+        if self.snapshot.even { self.below(self.len()) } else { self.draw_uneven() }
     }
 
     #[inline]
