@@ -6,6 +6,7 @@ use std::time::Instant;
 use discovery_benches::{Report, Row, is_measuring};
 use discovery_tower::balance::LeastPending;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
 use tower::buffer::Buffer;
 use tower::{Service, ServiceExt as _};
 
@@ -14,14 +15,16 @@ use crate::subject::{ours, tower_pending};
 use crate::turns::Turns;
 use crate::{Outcome, SIZES};
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 40;
 const TASKS: [u32; 4] = [1, 2, 8, 64];
 /// How many requests may wait for tower's balancer.
 const BOUND: usize = 1024;
+/// How many requests a task makes before it lets others run.
+const TURN: u32 = 64;
 
 pub(crate) fn run() -> Outcome<Report> {
     let mut report = Report::new("2 threads, time of all for a request", "ours", "against");
-    let (many, few) = if is_measuring() { (200_000, 40_000) } else { (128, 128) };
+    let (many, few) = if is_measuring() { (60_000, 15_000) } else { (128, 128) };
     for count in SIZES {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
         let least = runtime.block_on(ours(count, LeastPending::new()));
@@ -61,6 +64,10 @@ where
             for number in 0..requests / tasks {
                 let ready = service.ready().await.map_err(Into::into)?;
                 ready.call(number.into()).await.map_err(Into::into)?;
+                // As tasks do that wait for answers; else one thread may run all of them.
+                if number % TURN == 0 {
+                    yield_now().await;
+                }
             }
             Ok::<_, Box<dyn Error + Send + Sync>>(())
         };
