@@ -275,7 +275,8 @@ fn steady(count: usize, time: Duration, each: u32) -> Outcome<f64> {
         let key = usize::try_from(step / 2)? * 7_919 % count.max(1);
         send(if step % 2 == 0 { Change::Remove(key) } else { Change::Insert(key, one.clone()) })?;
     }
-    let used = (cpu::thread(THREAD)? - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    let used =
+        cpu::thread(THREAD)?.saturating_sub(before).as_secs_f64() / start.elapsed().as_secs_f64();
     drop(done);
     thread.join().map_err(|_| "the driver's thread panicked")?;
     Ok(used)
