@@ -5,6 +5,7 @@ mod departed;
 mod judgement;
 mod laws;
 mod peers;
+mod places;
 mod smoke;
 mod stream;
 mod support;
