@@ -161,7 +161,8 @@ impl<K, E, L> Member<K, E, L> {
 
     /// How many calls to it have ended, in whatever way, since it is there.
     pub fn finished(&self) -> u64 {
-        let history = self.history.load(Ordering::Relaxed);
+        // The count that is read next is no older than that which this was told of.
+        let history = self.history.load(Ordering::Acquire);
         let counted = (self.counts.load(Ordering::Relaxed) >> 32) as u32;
         history + u64::from(counted.wrapping_sub(history as u32))
     }
@@ -241,7 +242,7 @@ impl<K, E, L> Member<K, E, L> {
     /// Looks at how many calls have ended, which is to be done before the count wraps around.
     pub(crate) fn look(&self) -> u64 {
         let finished = self.finished();
-        self.history.store(finished, Ordering::Relaxed);
+        self.history.store(finished, Ordering::Release);
         finished
     }
 
