@@ -4,4 +4,5 @@
 pub(crate) use std::sync::atomic;
 
 pub(crate) use arc_swap::ArcSwap;
+pub(crate) use futures_util::task::AtomicWaker;
 pub(crate) use tokio::sync::Notify;

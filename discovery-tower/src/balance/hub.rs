@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_channel::mpsc::UnboundedSender;
-use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 use super::entropy::Random;
@@ -14,6 +13,7 @@ use super::flight::Endpoint;
 use super::parts::Parts;
 use super::policy::Policy;
 use super::shared::Shared;
+use crate::sync::AtomicWaker;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the driver is told of an endpoint. Each is rare: a call that goes well says nothing.

@@ -4,7 +4,7 @@
 //! These are the library's own files, compiled with another [`sync`] under them. A thread can be
 //! interrupted at each atomic of a member and of the hub, and around each load, store and notification
 //! of the set. What is inside of `ArcSwap`, `Notify`, channels and wakers is taken as right. The clock
-//! stands still, so that no limit ends a wait: a wake-up that is lost is a deadlock, which is found.
+//! stands still, so that no limit ends a wait: a wake-up that is lost is a test that does not end, which is found.
 //! Orders are sequentially consistent: this says nothing of `Ordering`s that are too weak.
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part of it is used here")]

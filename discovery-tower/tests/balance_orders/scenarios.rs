@@ -17,6 +17,7 @@ use crate::balance::{
     Balance, Builder, Candidates, Completion, Ejection, Finished, LeastPending, Member, Origin,
     Outcome, Policy, Protocol, Seeded, Standing,
 };
+use crate::sync::Step;
 
 pub(crate) const ALL: [(&str, fn()); 5] = [
     ("counts", counts),
@@ -47,7 +48,7 @@ impl fmt::Display for Failed {
 impl std::error::Error for Failed {}
 
 #[derive(Clone)]
-struct Endpoint(Arc<AtomicU64>);
+struct Endpoint(Arc<AtomicU64>, Arc<Step>);
 
 impl Service<Todo> for Endpoint {
     type Response = Todo;
@@ -55,7 +56,7 @@ impl Service<Todo> for Endpoint {
     type Future = Pin<Box<dyn Future<Output = Result<Todo, Failed>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        yield_now();
+        self.1.take();
         Poll::Ready(Ok(()))
     }
 
@@ -108,14 +109,15 @@ struct Rig<P: Policy<Todo, u32, u32>> {
 fn rig<P: Policy<Todo, u32, u32>>(policy: P) -> Rig<P> {
     let (tell, changes) = unbounded();
     let called = Arc::new(AtomicU64::new(0));
-    let for_services = called.clone();
-    let (balance, driver) =
-        Builder::new(changes, move |_: &u32, _: &Arc<u32>| Endpoint(for_services.clone()))
-            .policy(policy)
-            .protocol(Later)
-            .entropy(Seeded::new(1))
-            .ejection(Ejection::default().consecutive(1).max_percent(100).panic_percent(101))
-            .build::<Endpoint, Todo>();
+    let (for_services, step) = (called.clone(), Arc::new(Step::default()));
+    let (balance, driver) = Builder::new(changes, move |_: &u32, _: &Arc<u32>| {
+        Endpoint(for_services.clone(), step.clone())
+    })
+    .policy(policy)
+    .protocol(Later)
+    .entropy(Seeded::new(1))
+    .ejection(Ejection::default().consecutive(1).max_percent(100).panic_percent(101))
+    .build::<Endpoint, Todo>();
     let driver = spawn(move || block_on(driver));
     Rig { balance, driver, tell, called }
 }
