@@ -171,9 +171,8 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
     #[inline]
     fn pick(&self, _: &Req, among: &impl Candidates<K, E, Latency, State = ()>) -> Option<usize> {
         let (median, now) = (self.median.load(Ordering::Relaxed), among.now());
-        let cost = |member: &Member<K, E, Latency>, least| {
-            self.plain_cost(member, median, now, least)
-        };
+        let cost =
+            |member: &Member<K, E, Latency>, least| self.plain_cost(member, median, now, least);
         if among.is_even() && among.len() <= SCAN {
             return least(among, f64::INFINITY, cost);
         }
