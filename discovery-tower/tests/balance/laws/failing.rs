@@ -3,7 +3,7 @@
 use discovery_tower::balance::{AnyCall, Balance, Builder, Ejection, LeastPending, PeakEwma};
 use futures::FutureExt as _;
 
-use crate::support::{Answer, Bal, Rig, Use as _, ms, rest, secs, until};
+use crate::support::{Answer, Bal, Request, Rig, Use as _, ms, rest, secs, until};
 
 async fn one_of_four_fails(balance: &Bal<PeakEwma>, rig: &Rig, in_flight: usize) -> f64 {
     rig.world.answer_all(0..3, Answer::After(ms(20)));
@@ -71,7 +71,7 @@ async fn law_05_a_failure_makes_it_cost_more_never_less() {
     while rose < 30 {
         tokio::time::sleep(ms(100)).await;
         // Held against the other one, so that this one is asked.
-        if balance.ask(crate::support::Request::avoiding([1])).await.is_err() {
+        if balance.ask(Request::avoiding([1])).await.is_err() {
             let now = balance.view(0).cost;
             assert!(now >= cost, "after a failure {cost} became {now}");
             cost = now;
@@ -90,14 +90,14 @@ async fn law_05_cancelled_calls_only_raise_the_cost() {
     let mut cost = balance.view(0).cost;
     rig.world.answer(0, Answer::Never);
     for _ in 0..40 {
-        let call = balance.ask(crate::support::Request::avoiding([1]));
+        let call = balance.ask(Request::avoiding([1]));
         assert!(tokio::time::timeout(ms(50), call).await.is_err());
         let now = balance.view(0).cost;
         assert!(now >= cost, "a call that was cancelled early made {now} of {cost}");
         cost = now;
     }
     for _ in 0..40 {
-        let call = balance.ask(crate::support::Request::avoiding([1]));
+        let call = balance.ask(Request::avoiding([1]));
         assert!(tokio::time::timeout(secs(1), call).await.is_err());
         let now = balance.view(0).cost;
         assert!(now >= cost, "a call that was cancelled made {now} of {cost}");
@@ -108,12 +108,33 @@ async fn law_05_cancelled_calls_only_raise_the_cost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn law_05_what_callers_give_up_early_costs_no_less_than_what_is_left_alone() {
+    let (rig, balance) = Rig::serving(5).await;
+    rig.world.answer_all(0..3, Answer::After(ms(20)));
+    rig.world.answer_all(3..5, Answer::After(ms(200)));
+    for _ in 0..5 {
+        for key in 0..5 {
+            let others: Vec<u32> = (0..5).filter(|other| *other != key).collect();
+            balance.ask(Request::avoiding(&others)).await.expect("a response");
+        }
+    }
+    rest().await;
+    for _ in 0..1_500 {
+        let call = balance.ask(Request::avoiding([0, 1, 2, 4]));
+        assert!(tokio::time::timeout(ms(9), call).await.is_err());
+    }
+    let (given_up, left_alone) = (balance.view(3).cost, balance.view(4).cost);
+    assert!(left_alone > 1.5, "{left_alone}");
+    assert!(given_up >= left_alone * 0.95, "{given_up}, not {left_alone}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn law_05_what_hangs_costs_more_the_longer_it_hangs_also_while_callers_give_up() {
     let (rig, balance) = Rig::serving(2).await;
     rig.world.answer_all(0..2, Answer::After(ms(20)));
     balance.load(2, 400).await.assert_no_errors();
     rig.world.answer(0, Answer::Never);
-    let mut hung = Box::pin(balance.ask(crate::support::Request::avoiding([1])));
+    let mut hung = Box::pin(balance.ask(Request::avoiding([1])));
     assert!((&mut hung).now_or_never().is_none());
     let mut cost = balance.view(0).cost;
     for _ in 0..20 {
@@ -122,7 +143,7 @@ async fn law_05_what_hangs_costs_more_the_longer_it_hangs_also_while_callers_giv
         assert!(now >= cost, "{cost} became {now}");
         cost = now;
         // Someone else gives up there: what is known of it does not get better by that.
-        let mut other = Box::pin(balance.ask(crate::support::Request::avoiding([1])));
+        let mut other = Box::pin(balance.ask(Request::avoiding([1])));
         assert!((&mut other).now_or_never().is_none());
         drop(other);
         let now = balance.view(0).cost;
