@@ -129,6 +129,28 @@ impl Ejection {
     }
 }
 
+/// Why an endpoint is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It failed so often in a row.
+    Consecutive,
+    /// Its success rate is far below that of the others.
+    SuccessRate,
+    /// It failed on probation.
+    Probation,
+    /// It failed once, and may be gone.
+    Suspect,
+    /// It asks to be left alone.
+    Overloaded,
+}
+
+impl Why {
+    /// Whether it is left out however many others are.
+    pub(crate) fn is_certain(self) -> bool {
+        matches!(self, Self::Probation | Self::Suspect)
+    }
+}
+
 /// How an endpoint's calls went in an interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally<I> {

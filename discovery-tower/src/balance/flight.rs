@@ -91,7 +91,7 @@ impl<T: Parts> Flight<T> {
     /// Lets someone else say when it ended.
     pub(crate) fn completion(mut self) -> Option<Completion<T::Key>> {
         let endpoint = self.endpoint.take()?;
-        Some(Completion { endpoint, started: self.started, took: None, told: false })
+        Some(Completion { endpoint, started: self.started, took: None, told: None })
     }
 }
 
@@ -113,7 +113,7 @@ pub struct Completion<K> {
     started: u64,
     /// How long the response took, once it is said that it is there.
     took: Option<u64>,
-    told: bool,
+    told: Option<Outcome>,
 }
 
 pub(crate) trait Ending<K>: Keyed<K> {
@@ -142,12 +142,16 @@ impl<K: 'static> Completion<K> {
     /// Tells what became of the call. The first time counts; after a success, a failure counts too.
     pub fn tell(&mut self, outcome: Outcome) {
         self.responded();
-        if !std::mem::replace(&mut self.told, true) {
-            let took = self.took.unwrap_or_default();
-            self.endpoint.clone().answered(took, outcome);
-        } else if outcome == Outcome::Failure {
-            self.endpoint.clone().spoilt();
+        match (self.told, outcome) {
+            (None, _) => {
+                let took = self.took.unwrap_or_default();
+                self.endpoint.clone().answered(took, outcome);
+            }
+            (Some(Outcome::Success), Outcome::Failure) => self.endpoint.clone().spoilt(),
+            // Nothing counts twice.
+            _ => return,
         }
+        self.told = Some(outcome);
     }
 
     /// The call is over, and this became of it.
@@ -159,7 +163,7 @@ impl<K: 'static> Completion<K> {
 
 impl<K> Drop for Completion<K> {
     fn drop(&mut self) {
-        if !self.told {
+        if self.told.is_none() {
             let took = self.took.unwrap_or_else(|| self.endpoint.took(self.started));
             self.endpoint.clone().answered(took, Outcome::Cancelled);
         }
@@ -194,14 +198,17 @@ impl<T: Parts> Endpoint<T> {
             }
             Outcome::Failure => self.struck(),
             Outcome::Overloaded { retry_after } => {
+                hub.seen.overloaded();
                 member.failed();
                 hub.tell(Event::Overloaded(self.clone(), retry_after));
             }
             // Who may be gone is not given the benefit of the doubt, unless nobody really waited.
             Outcome::Cancelled if member.is_suspect() && !(1..IMPATIENT).contains(&elapsed) => {
+                hub.seen.cancelled(true);
                 self.struck();
             }
-            Outcome::Ignore | Outcome::Cancelled => {}
+            Outcome::Cancelled => hub.seen.cancelled(false),
+            Outcome::Ignore => hub.seen.ignored(),
         }
         let call = Finished { outcome, elapsed, now, pending };
         // This may run while another panic unwinds.
@@ -232,6 +239,13 @@ impl<T: Parts> Endpoint<T> {
         if enough || member.is_suspect() || member.gate() == Gate::Probation {
             hub.tell(Event::Struck(self.clone()));
         }
+    }
+}
+
+impl<T: Parts> Drop for Endpoint<T> {
+    /// Its last call has ended, and nobody can pick it any more.
+    fn drop(&mut self) {
+        self.hub.seen.fold(&self.member);
     }
 }
 

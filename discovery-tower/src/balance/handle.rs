@@ -17,6 +17,7 @@ use super::ejection::Ejection;
 use super::entropy::{Entropy, Random};
 use super::error::CallError;
 use super::hub::Hub;
+use super::observe::{self, Seen};
 use super::parts::Of;
 use super::policy::{PeakEwma, Policy};
 use super::protocol::{AnyCall, Protocol};
@@ -152,13 +153,13 @@ impl<D, M, K, E, P, C> Builder<D, M, K, E, P, C> {
         Self { limits, ..self }
     }
 
-    /// Sets the name by which errors call the service.
+    /// Sets the name by which errors call the service; also the label `service` of its figures.
     #[must_use]
     pub fn named(self, name: impl Into<Arc<str>>) -> Self {
         Self { name: Some(name.into()), ..self }
     }
 
-    /// Has errors tell what stands in the way of the source, as this says.
+    /// Has errors tell what stands in the way of the source, as this says; figures tell for how long.
     #[must_use]
     pub fn status(self, status: StatusReader) -> Self {
         Self { status: Some(status), ..self }
@@ -180,10 +181,12 @@ impl<D, M, K, E, P, C> Builder<D, M, K, E, P, C> {
         P: Policy<Req, K, E>,
         C: Protocol<Req, S::Response, S::Error, K>,
     {
+        observe::describe();
         let (events, happened) = mpsc::unbounded();
+        let seen = Seen::new(self.name.as_ref());
         let strikes = self.rules.ejection.consecutive;
         let hub: Hub<Of<K, E, S, Req, P, C>> =
-            Hub::new(self.policy, self.protocol, self.random, strikes, events);
+            Hub::new(self.policy, self.protocol, self.random, strikes, seen, events);
         let state = hub.policy.state(std::iter::empty(), None);
         let shared = Arc::new(Shared {
             hub: Arc::new(hub),
@@ -296,7 +299,11 @@ where
         match picked {
             Ok(Some((picked, service))) => Call::picked(Held { picked, service, request }),
             Ok(None) => Call::settling(settle(self.0.clone(), request, Box::new(Trail::new()))),
-            Err(Panicked(what)) => Call::refused(CallError::Panicked { what }),
+            Err(Panicked(what)) => {
+                let error = CallError::Panicked { what };
+                self.0.hub.seen.refused(&error);
+                Call::refused(error)
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::entropy::Random;
 use super::error::SharedError;
 use super::flight::Endpoint;
+use super::observe::Seen;
 use super::parts::Parts;
 use super::policy::Policy;
 use super::shared::Shared;
@@ -34,6 +35,7 @@ pub(crate) struct Hub<T: Parts> {
     pub(crate) random: Random,
     /// How many failures in a row make an endpoint be judged; 0: none.
     pub(crate) strikes: u32,
+    pub(crate) seen: Seen,
     events: UnboundedSender<Event<T>>,
     /// What times count from.
     epoch: Instant,
@@ -52,6 +54,7 @@ impl<T: Parts> Hub<T> {
         protocol: T::Protocol,
         random: Random,
         strikes: u32,
+        seen: Seen,
         events: UnboundedSender<Event<T>>,
     ) -> Self {
         Self {
@@ -59,6 +62,7 @@ impl<T: Parts> Hub<T> {
             protocol,
             random,
             strikes,
+            seen,
             events,
             epoch: Instant::now(),
             review_at: AtomicU64::new(0),
@@ -123,8 +127,14 @@ impl<T: Parts> Hub<T> {
         self.shared.get()?.upgrade()
     }
 
+    /// The balancer's name, if it has one and is not gone.
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        self.shared()?.name.clone()
+    }
+
     /// The last handle is gone.
     pub(crate) fn close(&self) {
+        self.seen.leave();
         self.closed.store(true, Ordering::Release);
         self.driver.wake();
     }

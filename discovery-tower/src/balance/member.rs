@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::observe::Told;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// The effective weight of weight 1 after the slow start.
@@ -37,6 +38,7 @@ pub struct Member<K, E, L> {
     history: AtomicU64,
     /// When it is to be used again, in nanoseconds; 0 if it is used.
     until: AtomicU64,
+    told: Told,
     key: K,
     endpoint: ArcSwap<E>,
 }
@@ -119,6 +121,7 @@ impl<K, E, L> Member<K, E, L> {
             history: AtomicU64::new(0),
             until: AtomicU64::new(0),
             standing: AtomicU8::new(Standing::Connecting as u8),
+            told: Told::default(),
             key,
             endpoint: ArcSwap::new(endpoint),
         }
@@ -308,12 +311,20 @@ impl<K, E, L> Member<K, E, L> {
         Standing::of(self.standing.swap(standing as u8, Ordering::Relaxed))
     }
 
+    /// What of its calls was told.
+    pub(crate) fn told(&self) -> &Told {
+        &self.told
+    }
+
     /// What came before a new connection to the same endpoint.
     pub(crate) fn inherit(&self, former: &Self) {
         let finished = former.finished();
         self.history.store(finished, Ordering::Relaxed);
         self.counts.store((finished & PENDING) << 32, Ordering::Relaxed);
-        self.failures.store(former.failures(), Ordering::Relaxed);
+        let failures = former.failures();
+        self.failures.store(failures, Ordering::Relaxed);
+        // They are the former's to be told.
+        self.told.skip(finished, failures);
     }
 }
 

@@ -22,6 +22,7 @@ mod flight;
 mod handle;
 mod hub;
 mod member;
+pub(crate) mod observe;
 mod outcome;
 mod parts;
 mod pieces;

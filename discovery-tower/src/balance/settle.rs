@@ -53,6 +53,7 @@ impl<T: Parts> Trail<T> {
     }
 
     fn tried(&mut self, endpoint: &Arc<Endpoint<T>>, error: SharedError) {
+        endpoint.hub.seen.passed_on();
         self.tried.push(endpoint.clone());
         if self.causes.len() < CAUSES {
             self.causes.push(Cause { endpoint: endpoint.member.key().clone(), error });
@@ -137,7 +138,15 @@ pub(crate) fn settle<T: Parts>(
     request: T::Request,
     mut trail: Box<Trail<T>>,
 ) -> Settling<T> {
-    Box::pin(async move { search(&shared, request, &mut trail).await.map(|held| (held, trail)) })
+    Box::pin(async move {
+        match search(&shared, request, &mut trail).await {
+            Ok(held) => Ok((held, trail)),
+            Err(error) => {
+                shared.hub.seen.refused(&error);
+                Err(error)
+            }
+        }
+    })
 }
 
 async fn search<T: Parts>(
@@ -147,6 +156,7 @@ async fn search<T: Parts>(
     trail: &mut Trail<T>,
 ) -> Result<Held<T>, CallError<T::Key>> {
     let begun = Instant::now();
+    let mut waits = None;
     let mut waiting: FuturesUnordered<Readying<T>> = trail.first.take().into_iter().collect();
     loop {
         let published = shared.published.notified();
@@ -201,6 +211,7 @@ async fn search<T: Parts>(
         if Instant::now() >= deadline {
             return Err(nobody(shared, &snapshot, &request, trail, begun));
         }
+        waits.get_or_insert_with(|| shared.hub.seen.waits());
         tokio::select! {
             biased;
             Some((endpoint, ready)) = waiting.next(), if !waiting.is_empty() => match ready {

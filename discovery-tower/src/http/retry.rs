@@ -23,7 +23,7 @@ use super::ServedBy;
 use super::error::HttpError;
 use super::replay::Replay;
 use crate::Avoid;
-use crate::balance::{CallError, Unavailable};
+use crate::balance::{CallError, Unavailable, observe};
 
 /// How often, and what, is tried again.
 #[derive(Clone)]
@@ -66,6 +66,7 @@ impl RetryLayer {
     /// of the response, and on 500, 502, 503 and 504, if their body is empty or not more than 64 kB of
     /// it have passed.
     pub fn new(retries: u32) -> Self {
+        observe::describe();
         let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
         Self { retries, limit: 64 * 1024, budget: Arc::new(budget), observer: None }
     }
@@ -201,7 +202,11 @@ where
         if !again || tries > self.layer.retries || !request.body().is_whole() {
             return None;
         }
-        let observed = |what| self.layer.observer.as_ref().map(|observer| observer(what));
+        let observed = |what| {
+            let service = endpoint.map(|key| key.service.as_str());
+            observe::retried(service, what == Retried::Again);
+            self.layer.observer.as_ref().map(|observer| observer(what))
+        };
         if !self.layer.budget.withdraw() {
             observed(Retried::Refused);
             return None;

@@ -1,4 +1,5 @@
-//! The figures that the library keeps of its watches and connections: a part of `/metrics`.
+//! The figures that the library keeps of its watches, connections and balancers: a part of
+//! `/metrics`.
 
 use std::sync::OnceLock;
 
@@ -7,13 +8,13 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 /// A process has one recorder.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Records from now on. It comes before the registry, whose figures would be incomplete.
+/// Records from now on. It comes before the registry and the balancers, whose figures would be incomplete.
 pub(super) fn record() {
     match PrometheusBuilder::new().install_recorder() {
         Ok(recorder) => {
             RECORDER.get_or_init(|| recorder);
         }
-        Err(error) => tracing::warn!(%error, "no figures of the registry"),
+        Err(error) => tracing::warn!(%error, "no figures of the library"),
     }
 }
 

@@ -34,10 +34,10 @@ impl Program for GatewayOptions {
         let mut signals = Signals::new()
             .map_err(|error| Fault::failed(format!("cannot wait for signals: {error}")))?;
         self.check()?;
+        library::record();
         let etcd = if self.demo {
             None
         } else {
-            library::record();
             let registry = self.etcd.registry(|config| config.suspects_for(self.suspect_s))?;
             Some(last_good::kept(registry.source(), self.last_good.as_deref(), &self.etcd)?)
         };

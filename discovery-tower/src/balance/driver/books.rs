@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::departed::{Departed, Record};
 use super::lists::Lists;
 use crate::balance::attributes::{Attributes, Availability};
-use crate::balance::ejection::{Ejection, Tally};
+use crate::balance::ejection::{Ejection, Tally, Why};
 use crate::balance::error::{Cause, SharedError};
 use crate::balance::flight::{Endpoint, guarded};
 use crate::balance::hub::Hub;
@@ -444,6 +444,9 @@ impl<T: Parts> Books<T> {
         let Some(until) = trouble.out_until.take() else { return };
         trouble.to_pass = to_pass;
         self.gone -= usize::from(std::mem::take(&mut trouble.gone));
+        if to_pass == 0 && trouble.ejections > 0 {
+            info!(endpoint = ?entry.endpoint.member.key(), "endpoint is used again");
+        }
         entry.endpoint.member.set_until(0);
         self.timers.remove(&(until, id));
         self.ejected.remove(&id);
@@ -522,6 +525,7 @@ impl<T: Parts> Books<T> {
         entry.member().close();
         let next = entry.trouble.as_ref().is_some_and(|trouble| trouble.next.is_some());
         self.abandoned |= entry.readying || next;
+        self.hub.seen.fold(entry.member());
         self.ejected.remove(&id);
         self.spared.remove(&id);
         self.failed.remove(&id);
@@ -599,6 +603,7 @@ impl<T: Parts> Books<T> {
         entry.before = (next.member.finished() as u32, next.member.failures() as u32);
         entry.member().close();
         self.abandoned |= std::mem::take(&mut entry.readying);
+        self.hub.seen.fold(entry.member());
         entry.endpoint = next.clone();
         entry.made_for = made_for;
         self.lists.rest.set(entry.place as usize, next);
@@ -634,6 +639,7 @@ impl<T: Parts> Books<T> {
     }
 
     fn unready(&mut self, id: usize, cause: SharedError, now: Instant) {
+        self.hub.seen.unready();
         let random = self.hub.random.next_u64();
         let Some(entry) = self.entries.get_mut(id).and_then(Option::as_mut) else { return };
         // While the present service serves, the next one is tried again beside it.
@@ -681,13 +687,19 @@ impl<T: Parts> Books<T> {
             return;
         }
         let member = entry.member();
-        let certain = member.is_suspect() || member.gate() == Gate::Probation;
-        self.eject(endpoint.id, certain, now);
+        let why = if member.is_suspect() {
+            Why::Suspect
+        } else if member.gate() == Gate::Probation {
+            Why::Probation
+        } else {
+            Why::Consecutive
+        };
+        self.eject(endpoint.id, why, now);
     }
 
-    fn eject(&mut self, id: usize, certain: bool, now: Instant) {
+    fn eject(&mut self, id: usize, why: Why, now: Instant) {
         let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
-        if !certain && !may {
+        if !why.is_certain() && !may {
             if self.spared.insert(id) {
                 self.review_panic();
             }
@@ -699,7 +711,8 @@ impl<T: Parts> Books<T> {
         let times = trouble.ejections;
         let time = self.rules.ejection.time(times);
         entry.member().forgive();
-        warn!(endpoint = ?entry.member().key(), times, ?time, "endpoint is left out for failing");
+        warn!(endpoint = ?entry.member().key(), ?why, times, ?time, "endpoint is left out for failing");
+        self.hub.seen.ejected(why);
         self.leave_out(id, now + time);
     }
 
@@ -737,6 +750,7 @@ impl<T: Parts> Books<T> {
             return;
         }
         debug!(endpoint = ?entry.member().key(), ?time, "endpoint is overloaded");
+        self.hub.seen.ejected(Why::Overloaded);
         self.leave_out(endpoint.id, now + time);
     }
 
@@ -883,10 +897,12 @@ impl<T: Parts> Books<T> {
         if panic != self.panic {
             (self.panic, self.changed) = (panic, true);
             let all = self.lists.len();
+            let service = self.hub.name();
+            let service = service.as_deref();
             if panic == Panic::No {
-                info!(bad, all, "endpoints that fail are left out again");
+                info!(service, bad, all, "endpoints that fail are left out again");
             } else {
-                warn!(bad, all, "so many endpoints fail that all are used");
+                warn!(service, bad, all, "so many endpoints fail that all are used");
             }
             for id in self.ejected.clone() {
                 self.place(id);
@@ -1001,11 +1017,11 @@ impl<T: Parts> Books<T> {
         }
         if let Some(rule) = &self.rules.ejection.success_rate {
             for id in rule.outliers(&tallies) {
-                self.eject(id, false, now);
+                self.eject(id, Why::SuccessRate, now);
             }
         }
         for id in self.spared.clone() {
-            self.eject(id, false, now);
+            self.eject(id, Why::Consecutive, now);
         }
         self.review_panic();
     }

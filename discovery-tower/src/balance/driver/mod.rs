@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::error;
+use tracing::{error, info};
 
 pub use books::SlowStart;
 pub(crate) use books::{Books, Due, Made, Rules};
@@ -27,6 +27,7 @@ use super::attributes::Attributes;
 use super::error::share;
 use super::flight::guarded;
 use super::hub::Event;
+use super::observe::Telling;
 use super::parts::Parts;
 use super::policy::Policy as _;
 use super::settle::Readying;
@@ -59,6 +60,7 @@ pin_project! {
         ramp_at: Option<Instant>,
         // How many turns the present batch of changes has taken.
         turns: usize,
+        telling: Telling,
         #[pin]
         sleep: Sleep,
     }
@@ -94,6 +96,7 @@ impl<T: Parts, D, M> Driver<T, D, M> {
             sweep_at,
             ramp_at: None,
             turns: 0,
+            telling: Telling::default(),
             sleep: sleep_until(sweep_at),
         }
     }
@@ -213,6 +216,10 @@ where
                 }
                 Poll::Ready(None) => {
                     // It said all it had to say; what it said last stays.
+                    info!(
+                        service = books.hub.name().as_deref(),
+                        "the source has ended; the endpoints stay as they are"
+                    );
                     this.changes.set(None);
                     books.set_loaded();
                     whole = true;
@@ -289,13 +296,17 @@ where
 
         let Some(shared) = this.shared.upgrade() else { return Poll::Ready(()) };
         let former = shared.snapshot.load();
+        let (mut panic, mut published) = (former.panic, false);
         if let Some(snapshot) = books.publish(&former) {
             drop(former);
+            (panic, published) = (snapshot.panic, true);
             shared.snapshot.store(Arc::new(snapshot));
             shared.published.notify_waiters();
         }
+        let (seen, status) = (&books.hub.seen, shared.status.as_ref());
+        this.telling.tell(seen, now, published, books.members(), panic, status);
 
-        let times = [Some(*this.sweep_at), *this.ramp_at, books.next_due()];
+        let times = [Some(*this.sweep_at), *this.ramp_at, books.next_due(), this.telling.next()];
         let next = times.into_iter().flatten().min();
         if let Some(next) = next
             && this.sleep.deadline() != next
