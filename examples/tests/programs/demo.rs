@@ -86,6 +86,22 @@ async fn the_pages() {
     let text = String::from_utf8(metrics.body.to_vec()).unwrap();
     assert!(text.contains("gateway_requests_total{service=\"demo\",status=\"2xx\"} 1\n"), "{text}");
     assert!(text.contains("gateway_source_state{state=\"fresh\"} 1\n"), "{text}");
+    // The library's own: what its balancer knows of the instances and of the call.
+    eventually(SOON * 3, "the balancer's figures", async || {
+        let text = String::from_utf8(get("/metrics").await.body.to_vec()).unwrap();
+        let has = |figure: &str| text.lines().any(|line| line == figure);
+        let all = [
+            "# TYPE discovery_balance_calls_total counter",
+            "discovery_balance_calls_total{service=\"demo\",outcome=\"success\"} 1",
+            "discovery_balance_endpoints{service=\"demo\",standing=\"up\"} 4",
+            "discovery_balance_panic{service=\"demo\"} 0",
+            "discovery_balance_stale_seconds{service=\"demo\"} 0",
+        ]
+        .into_iter()
+        .all(has);
+        if all { Ok(()) } else { Err(text) }
+    })
+    .await;
 
     for (path, status, part) in [
         ("/", 404, "/send/SERVICE"),
