@@ -17,7 +17,8 @@ use discovery_tower::balance::{
 };
 use discovery_tower::http::{Http, Replay, RetryLayer};
 use http::{Request, Response};
-use http_body_util::Empty;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -515,4 +516,34 @@ async fn retries_are_told_with_the_service_of_the_one_that_failed() {
     let frugal = RetryLayer::new(1).budget(Duration::from_secs(1), 0, 0.0).layer(balance);
     frugal.oneshot(Request::new(Empty::new())).await.unwrap();
     assert_eq!((told("again"), told("refused")), (Some(1.0), Some(1.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_whose_body_breaks_off_is_one_failure() {
+    let (recorder, _here) = recorder();
+    let mut publisher = Publisher::<InstanceKey, Instance>::new();
+    let instance = Instance::parse("broken", "a", "http://127.0.0.1:9").unwrap();
+    publisher.replace([(instance.key(), instance)], None);
+    let make = |_: &InstanceKey, _: &Arc<Instance>| {
+        tower::service_fn(|request: Request<Empty<Bytes>>| async move {
+            let frames = [Err::<Frame<Bytes>, _>(SourceError::new("reset"))];
+            let status = if request.uri().path() == "/bad" { 500 } else { 200 };
+            let body = StreamBody::new(tokio_stream::iter(frames));
+            Ok::<_, SourceError>(Response::builder().status(status).body(body).unwrap())
+        })
+    };
+    let balance = Builder::new(publisher.subscribe(), make)
+        .protocol(Http::new())
+        .ejection(Ejection::never())
+        .named("broken")
+        .spawn::<_, Request<Empty<Bytes>>, _>();
+    for path in ["/bad", "/good", "/bad"] {
+        let request = Request::get(path).body(Empty::new()).unwrap();
+        let response = balance.clone().oneshot(request).await.unwrap();
+        assert!(response.into_body().collect().await.is_err());
+    }
+    sleep(TOLD_LATE).await;
+    let told =
+        |outcome| figure(&recorder, "calls_total", &[("service", "broken"), ("outcome", outcome)]);
+    assert_eq!((told("failure"), told("success")), (Some(3.0), Some(0.0)));
 }

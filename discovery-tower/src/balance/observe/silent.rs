@@ -18,10 +18,10 @@ pub(crate) fn retried(_: Option<&str>, _: bool) {}
 pub(crate) struct Seen;
 
 #[derive(Debug, Default)]
-pub(crate) struct Told;
+pub(crate) struct Told {}
 
 #[derive(Debug, Default)]
-pub(crate) struct Telling;
+pub(crate) struct Telling {}
 
 pub(crate) struct Waiting;
 
@@ -55,7 +55,7 @@ impl Seen {
     }
 
     pub(crate) fn fold<K, E, L>(&self, member: &Member<K, E, L>) {
-        let Told = member.told();
+        let Told {} = member.told();
     }
 
     pub(crate) fn leave(&self) {}
