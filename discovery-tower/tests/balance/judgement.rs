@@ -310,7 +310,6 @@ async fn ejections_are_forgotten_with_time() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "an instance that leaves and comes again under its key is a new one: its history is lost"]
 async fn row_27_what_flaps_is_judged_by_what_it_did_before() {
     let (rig, balance) = Rig::serving(3).await;
     rig.world.answer(0, Answer::Fails);

@@ -195,7 +195,7 @@ impl<P: Policy<Request, u32, Value>> Rig<P> {
             1 => drop(self.without_handles().last_of_the_driver()),
             _ => drop(self.last_of_the_driver()),
         }
-        assert_eq!(world.alive(), [], "services that are held by nobody");
+        assert!(world.alive().is_empty(), "services that are held by nobody");
         ran
     }
 
