@@ -21,6 +21,8 @@ use crate::balance::{Member, Outcome};
 /// multiplies the cost of a call there. While an endpoint gets no calls, what is held against it fades,
 /// so that it is tried again.
 ///
+/// A new endpoint is taken for one that has served so many calls in the median time.
+const PRIOR: u32 = 4;
 /// A failure counts as a call that took ten times the median, so failing fast is not being fast. A call
 /// that was cancelled can only make it look slower. An endpoint that is new starts at the median.
 ///
@@ -127,19 +129,28 @@ impl PeakEwma {
 
 impl Latency {
     /// Takes a call into account that ended now.
-    fn add(&self, took: u64, now: u64, rate: f64, least: f64) {
+    fn add(&self, took: u64, now: u64, rate: f64, least: f64, median: u64) {
         let took = float(took.clamp(1, LONGEST));
         // Two calls that end at the same time may count the time before them twice: a swap would take
         // longer than all the rest, and the mean may lose one of them anyway.
-        let since = float(now.saturating_sub(self.at.load(Ordering::Relaxed))) * rate;
+        let mut since = float(now.saturating_sub(self.at.load(Ordering::Relaxed))) * rate;
         self.at.store(now, Ordering::Relaxed);
-        let calls = self.calls.load(Ordering::Relaxed).saturating_add(1);
+        let mut square = f64::from_bits(self.square.load(Ordering::Relaxed));
+        let mut calls = self.calls.load(Ordering::Relaxed);
+        if calls == 0 {
+            since = 0.0;
+            if median > 0 {
+                // One is new among others: a first call that took long, over a new connection, is not
+                // held against it as if it had always been so.
+                (square, calls) = (float(median) * float(median), PRIOR);
+            }
+        }
+        calls = calls.saturating_add(1);
         self.calls.store(calls, Ordering::Relaxed);
         // For small ones, 1 - exp(-x) is x.
         let part = if since < 0.001 { since } else { -(-since).exp_m1() };
         let part = part.max(1.0 / f64::from(calls)).max(least);
-        let square = f64::from_bits(self.square.load(Ordering::Relaxed));
-        let square = square + (took * took - square) * part;
+        square += (took * took - square) * part;
         self.square.store(square.to_bits(), Ordering::Relaxed);
         self.root.store(square.sqrt().max(1.0) as i64 as u64, Ordering::Relaxed);
     }
@@ -209,7 +220,8 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
             Outcome::Cancelled | Outcome::Ignore => return,
         };
         let least = if call.outcome.is_failure() { ONE_FAILURE } else { 0.0 };
-        load.add(took, call.now, self.decay, least);
+        let median = self.median.load(Ordering::Relaxed);
+        load.add(took, call.now, self.decay, least, median);
     }
 
     fn review<'a>(&self, members: impl ExactSizeIterator<Item = &'a Member<K, E, Latency>>, _: u64)
