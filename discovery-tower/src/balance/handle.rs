@@ -34,7 +34,7 @@ use crate::sync::{ArcSwap, Notify};
 /// waits by itself if none can be used, as long as the [`Limits`] say. Clones are one balancer: they
 /// share the endpoints, their connections and what is known of them. No error is final.
 ///
-/// Made by [`Balance::builder`]. `K` is the key of an endpoint, `E` what it says of itself, `S` the
+/// Made by a [`Builder`]. `K` is the key of an endpoint, `E` what it says of itself, `S` the
 /// service that reaches it, `Req` the request; `P` decides where a call goes, and `C` reads outcomes.
 pub struct Balance<K, E, S, Req, P = PeakEwma, C = AnyCall>(Arc<Shared<Of<K, E, S, Req, P, C>>>)
 where
