@@ -33,7 +33,7 @@ pub(super) fn of_connection(error: &hyper::Error) -> (HttpErrorKind, String) {
     // A body that its sender failed to supply may fail with the words of a lost connection: another
     // one than that to the instance.
     if error.is_user() {
-        return (HttpErrorKind::Other, chain(error));
+        return (HttpErrorKind::Request, chain(error));
     }
     if let Some(stream) = find::<h2::Error>(error).filter(|stream| stream.is_remote()) {
         return of_stream(stream);

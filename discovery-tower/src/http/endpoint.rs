@@ -84,8 +84,8 @@ where
         let (body, claim) = Reclaim::new(body);
         let mut sent = Request::from_parts(head.clone(), body);
         let unsent = Unsent { target: self.target.clone(), head, claim };
-        if let Err(cause) = unsent.target.direct(&mut sent, Form::Client) {
-            let error = unsent.error(HttpErrorKind::Unsupported, cause, None);
+        if let Err((kind, cause)) = unsent.target.direct(&mut sent, Form::Client) {
+            let error = unsent.error(kind, cause, None);
             return HttpFuture(State::Refused(Some(error)));
         }
         HttpFuture(State::Sent { response: self.client.request(sent), unsent: Some(unsent) })

@@ -40,13 +40,15 @@ pub enum HttpErrorKind {
     Returned,
     /// The request says that this instance is to be [avoided](crate::Avoid).
     Avoided,
-    /// The address or the request is of a kind that this endpoint does not do.
+    /// The address is of a kind that this endpoint does not do.
     Unsupported,
     /// The connection was reset or closed before the head of the response. The instance may have
     /// acted on the request.
     Reset,
-    /// Anything else, such as a response that is not HTTP or a request body that failed. The instance
-    /// may have acted on the request.
+    /// The request's own fault: its body failed, or it asks for what no instance can do, such as
+    /// CONNECT. The instance may have acted on what came of it.
+    Request,
+    /// Anything else, such as a response that is not HTTP. The instance may have acted on the request.
     Other,
 }
 
@@ -87,7 +89,7 @@ impl<B> HttpError<B> {
             | Kind::Returned
             | Kind::Avoided
             | Kind::Unsupported => true,
-            Kind::Reset | Kind::Other => false,
+            Kind::Reset | Kind::Request | Kind::Other => false,
         }
     }
 
@@ -140,7 +142,7 @@ impl<B> fmt::Display for HttpError<B> {
             HttpErrorKind::Returned => "the request was not sent",
             HttpErrorKind::Avoided | HttpErrorKind::Unsupported => "refused",
             HttpErrorKind::Reset => "no response",
-            HttpErrorKind::Other => "failed",
+            HttpErrorKind::Request | HttpErrorKind::Other => "failed",
         };
         write!(f, "{} at {}: {what}: {}", self.key(), self.address(), self.cause())
     }

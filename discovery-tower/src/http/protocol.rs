@@ -103,6 +103,12 @@ fn kind_of<B: 'static, E: 'static>(error: &E) -> Option<HttpErrorKind> {
     (error as &dyn Any).downcast_ref::<HttpError<B>>().map(HttpError::kind)
 }
 
+/// Whether an error of this kind says nothing of the instance.
+fn is_blameless(kind: HttpErrorKind) -> bool {
+    use HttpErrorKind as Kind;
+    matches!(kind, Kind::Returned | Kind::Avoided | Kind::Request)
+}
+
 /// The request that an error of our own endpoints gives back.
 fn take_back<B: 'static, E: 'static>(error: &E) -> Option<Request<B>> {
     let error = (error as &dyn Any).downcast_ref::<HttpError<B>>()?;
@@ -148,7 +154,7 @@ where
 
     fn failed(&self, error: &E) -> Outcome {
         match kind_of::<B, E>(error) {
-            Some(HttpErrorKind::Returned) => Outcome::Ignore,
+            Some(kind) if is_blameless(kind) => Outcome::Ignore,
             _ => self.judge.judge(Err(error)),
         }
     }
@@ -209,7 +215,7 @@ where
 
     fn failed(&self, error: &E) -> Outcome {
         match kind_of::<B, E>(error) {
-            Some(HttpErrorKind::Returned) => Outcome::Ignore,
+            Some(kind) if is_blameless(kind) => Outcome::Ignore,
             _ => Outcome::Failure,
         }
     }

@@ -5,6 +5,8 @@ use ::http::uri::{Authority, PathAndQuery, Scheme};
 use ::http::{Method, Request, Uri, Version};
 use discovery_core::{Address, InstanceKey};
 
+use super::error::HttpErrorKind;
+
 /// Which instance a response came from: an extension of the response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServedBy(pub InstanceKey);
@@ -71,11 +73,17 @@ impl Target {
     }
 
     /// Turns a request to a path, wherever it was addressed to, into one to this instance.
-    pub(super) fn direct<B>(&self, request: &mut Request<B>, form: Form) -> Result<(), String> {
+    pub(super) fn direct<B>(
+        &self,
+        request: &mut Request<B>,
+        form: Form,
+    ) -> Result<(), (HttpErrorKind, String)> {
         if request.method() == Method::CONNECT {
-            return Err("CONNECT asks for no path of an instance".to_owned());
+            let cause = "CONNECT asks for no path of an instance";
+            return Err((HttpErrorKind::Request, cause.to_owned()));
         }
-        let place = self.place.as_ref().map_err(Clone::clone)?;
+        let unsupported = |cause: &String| (HttpErrorKind::Unsupported, cause.clone());
+        let place = self.place.as_ref().map_err(unsupported)?;
         let path = request.uri().path_and_query().cloned();
         let mut uri = ::http::uri::Parts::default();
         uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
@@ -83,7 +91,8 @@ impl Target {
             uri.scheme = Some(place.scheme.clone());
             uri.authority = Some(place.authority.clone());
         }
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|e| format!("the URI: {e}"))?;
+        *request.uri_mut() =
+            Uri::from_parts(uri).map_err(|e| (HttpErrorKind::Request, format!("the URI: {e}")))?;
         if form == Form::Http2 {
             // The authority says it, and must not be contradicted.
             request.headers_mut().remove(HOST);

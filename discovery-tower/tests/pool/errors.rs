@@ -71,7 +71,7 @@ async fn a_body_that_breaks_off_is_not_blamed_on_the_instance() {
             let request = Request::post("/").body(StreamBody::new(stream::iter(frames))).unwrap();
             let endpoint = PooledMaker::with(config.clone()).endpoint(&instance);
             let error = soon(endpoint.oneshot(request)).await.unwrap_err();
-            assert_eq!(error.kind(), HttpErrorKind::Other, "{error:?}");
+            assert_eq!(error.kind(), HttpErrorKind::Request, "{error:?}");
             assert!(!error.is_reset() && !error.is_unsent());
             assert_eq!(error.cause(), format!("the request body: {words}"));
             assert!(error.take_request().is_none(), "its body was read");
@@ -120,7 +120,7 @@ async fn connect_and_what_was_not_made_ready_are_given_back() {
         let (server, endpoint) = served(&config).await;
         let request = Request::connect("a:80").body(empty()).unwrap();
         let error = call(&endpoint, request).await.unwrap_err();
-        assert_eq!(error.kind(), HttpErrorKind::Unsupported);
+        assert_eq!(error.kind(), HttpErrorKind::Request);
         assert_eq!(error.take_request().unwrap().uri().to_string(), "a:80");
         text(call(&endpoint, post(streaming(1))).await.unwrap()).await;
         assert_eq!(server.accepted(), 1, "and the connection was not lost with it");

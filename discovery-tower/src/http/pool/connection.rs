@@ -120,7 +120,7 @@ impl<B> Connection<B> {
         !self.life.served.load(Ordering::Relaxed) && !self.life.served.swap(true, Ordering::Relaxed)
     }
 
-    /// Its caller went away during a request, which closes it if it is HTTP/1.1.
+    /// Its caller went away during a request, or spoilt it, which closes it if it is HTTP/1.1.
     pub(super) fn note_cancelled(&self) {
         self.life.excused.store(true, Ordering::Relaxed);
     }

@@ -53,6 +53,13 @@ impl<B> Lease<B> {
         self.connection.as_ref().is_some_and(Connection::is_http2)
     }
 
+    /// The connection is not to blame for what became of its request.
+    pub(super) fn excuse(&self) {
+        if let Some(connection) = &self.connection {
+            connection.note_cancelled();
+        }
+    }
+
     /// Waits until the exchange on the connection is over, or the connection is.
     pub(super) async fn ended(mut self) {
         self.exchange = Exchange::Ending;

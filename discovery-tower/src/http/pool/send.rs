@@ -120,7 +120,7 @@ where
     let mut sent = Request::from_parts(head.clone(), body);
     let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
     let (kind, cause, source, is_closing) = match target.direct(&mut sent, form) {
-        Err(cause) => (HttpErrorKind::Unsupported, cause, None, false),
+        Err((kind, cause)) => (kind, cause, None, false),
         Ok(()) => match lease.send(sent).await {
             Some(Ok(response)) => {
                 let mut response = response.map(|body| PooledBody::new(body, lease));
@@ -131,6 +131,9 @@ where
                 // What hyper gives back is not needed: the claim has it, too.
                 let error = error.into_error();
                 let (kind, cause) = meaning(&error, &claim);
+                if kind == HttpErrorKind::Request {
+                    lease.excuse();
+                }
                 let is_closing = classify::is_closing(&error);
                 (kind, cause, Some(Arc::new(error) as Source), is_closing)
             }
@@ -143,7 +146,7 @@ where
 
 fn meaning<B>(error: &hyper::Error, claim: &Claim<B>) -> (HttpErrorKind, String) {
     match claim.failure() {
-        Some(failure) => (HttpErrorKind::Other, format!("the request body: {failure}")),
+        Some(failure) => (HttpErrorKind::Request, format!("the request body: {failure}")),
         // Nobody has read the body, so it did not fail: this is how hyper says that the task of the
         // connection is gone.
         None if error.is_user() && claim.is_unread() => {
