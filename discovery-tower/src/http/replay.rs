@@ -16,8 +16,9 @@ use tower::BoxError;
 
 /// A request body that can be sent again, as long as not more of it has passed than is recorded.
 ///
-/// [`again`](Self::again) gives the body for another attempt. The one that begins to read last has it:
-/// an earlier one, whose connection has not let go of it yet, gets an error from then on.
+/// [`again`](Self::again) gives the body for another attempt. As soon as that begins to read it has the
+/// body: an earlier one, whose connection has not let go of it yet, gets an error from then on. Should
+/// more have passed by then than is recorded, the later one gets an error, and never a part of the body.
 pub struct Replay<B>(Kind<B>);
 
 enum Kind<B> {
@@ -25,13 +26,15 @@ enum Kind<B> {
     /// Passed on without a record.
     Once(B),
     Recorded(Recorded<B>),
+    /// It was passed on.
+    Spent,
 }
 
 /// A body read through its record, for one attempt.
 struct Recorded<B> {
     record: Arc<Mutex<Record<B>>>,
-    /// Its number, once it has begun to read.
-    attempt: Option<u32>,
+    /// Its number: later attempts have higher ones.
+    number: u32,
     /// How many pieces of the record it has had.
     had: usize,
     /// Whether it has had the trailers.
@@ -47,9 +50,13 @@ struct Record<B> {
     length: usize,
     limit: usize,
     whole: bool,
-    /// The number of the attempt that may read.
-    attempt: u32,
+    /// How many attempts there are.
+    attempts: u32,
+    /// The latest attempt that has begun to read; 0 if none has. Earlier ones may not any more.
+    reader: u32,
 }
+
+const GONE: &str = "too much of the body has passed for it to be sent again";
 
 impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
     /// A body that can be sent again while not more than `limit` bytes of it have passed.
@@ -68,7 +75,8 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
             length: 0,
             limit,
             whole: true,
-            attempt: 0,
+            attempts: 0,
+            reader: 0,
         };
         Self(Kind::Recorded(Recorded::of(Arc::new(Mutex::new(record)))))
     }
@@ -78,11 +86,16 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
         if body.is_end_stream() { Self(Kind::Empty) } else { Self(Kind::Once(body)) }
     }
 
+    /// In place of a body that cannot be had again.
+    pub(super) fn spent() -> Self {
+        Self(Kind::Spent)
+    }
+
     /// The body for another attempt; `None` if it cannot be had again.
     pub fn again(&self) -> Option<Self> {
         match &self.0 {
             Kind::Empty => Some(Self(Kind::Empty)),
-            Kind::Once(_) => None,
+            Kind::Once(_) | Kind::Spent => None,
             Kind::Recorded(recorded) => {
                 let whole = recorded.lock().whole;
                 whole.then(|| Self(Kind::Recorded(Recorded::of(recorded.record.clone()))))
@@ -94,7 +107,7 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
     pub fn is_whole(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Once(_) => false,
+            Kind::Once(_) | Kind::Spent => false,
             Kind::Recorded(recorded) => recorded.lock().whole,
         }
     }
@@ -116,6 +129,7 @@ where
             Kind::Empty => Poll::Ready(None),
             Kind::Once(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Recorded(recorded) => recorded.poll(cx),
+            Kind::Spent => Poll::Ready(Some(Err(GONE.into()))),
         }
     }
 
@@ -124,6 +138,7 @@ where
             Kind::Empty => true,
             Kind::Once(body) => body.is_end_stream(),
             Kind::Recorded(recorded) => recorded.is_end(),
+            Kind::Spent => false,
         }
     }
 
@@ -132,13 +147,19 @@ where
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Once(body) => body.size_hint(),
             Kind::Recorded(recorded) => recorded.size_hint(),
+            Kind::Spent => SizeHint::new(),
         }
     }
 }
 
 impl<B> Recorded<B> {
     fn of(record: Arc<Mutex<Record<B>>>) -> Self {
-        Self { record, attempt: None, had: 0, over: false }
+        let number = {
+            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.attempts += 1;
+            record.attempts
+        };
+        Self { record, number, had: 0, over: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Record<B>> {
@@ -151,14 +172,16 @@ impl<B: Body<Data = Bytes> + Unpin> Recorded<B> {
     where
         B::Error: Into<BoxError>,
     {
-        let Self { record, attempt, had, over } = self;
+        let Self { record, number, had, over } = self;
         let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = *attempt.get_or_insert_with(|| {
-            record.attempt += 1;
-            record.attempt
-        });
-        if record.attempt != number {
+        if record.reader > *number {
             return Poll::Ready(Some(Err("the request is being sent to another instance".into())));
+        }
+        if record.reader < *number {
+            if !record.whole {
+                return Poll::Ready(Some(Err(GONE.into())));
+            }
+            record.reader = *number;
         }
         if let Some(piece) = record.pieces.get(*had) {
             *had += 1;
@@ -194,6 +217,10 @@ impl<B: Body<Data = Bytes> + Unpin> Recorded<B> {
 
     fn is_end(&self) -> bool {
         let record = self.lock();
+        if record.reader > self.number || (record.reader < self.number && !record.whole) {
+            // It has yet to get its error.
+            return false;
+        }
         let ended = (record.ended && record.trailers.is_none()) || record.body.is_end_stream();
         self.over || (self.had == record.pieces.len() && ended)
     }
@@ -230,6 +257,7 @@ impl<B> fmt::Debug for Replay<B> {
             Kind::Empty => "Replay::Empty",
             Kind::Once(_) => "Replay::Once",
             Kind::Recorded(_) => "Replay::Recorded",
+            Kind::Spent => "Replay::Spent",
         })
     }
 }
@@ -328,6 +356,27 @@ mod tests {
         // Known to be too long, it is not recorded at all.
         let long = Full::new(Bytes::from(vec![0; LIMIT + 1]));
         assert!(Replay::recorded(long, LIMIT).again().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_comes_too_late_gets_no_part_of_the_body() {
+        static PIECE: [u8; LIMIT] = [b'x'; LIMIT];
+        let mut first = pieces([&PIECE, b"y", b"z"]);
+        assert!(first.frame().await.unwrap().is_ok());
+        let mut second = first.again().unwrap();
+        // The first connection goes on reading until the second attempt begins.
+        assert!(first.frame().await.unwrap().is_ok());
+        assert!(!second.is_end_stream() && second.frame().await.unwrap().is_err());
+        assert_eq!(text(first).await, "z");
+    }
+
+    #[tokio::test]
+    async fn an_earlier_attempt_that_begins_late_does_not_take_the_body_away() {
+        let mut first = pieces([b"one ", b"two"]);
+        let mut second = first.again().unwrap();
+        assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "one ");
+        assert!(!first.is_end_stream() && first.frame().await.unwrap().is_err());
+        assert_eq!(text(second).await, "two");
     }
 
     #[test]

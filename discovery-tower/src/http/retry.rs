@@ -20,10 +20,10 @@ use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{BoxError, Layer, Service};
 
 use super::ServedBy;
-use super::error::HttpError;
+use super::error::{HttpError, HttpErrorKind};
 use super::replay::Replay;
 use crate::Avoid;
-use crate::balance::{CallError, Unavailable, observe};
+use crate::balance::{CallError, observe};
 
 /// How often, and what, is tried again.
 #[derive(Clone)]
@@ -141,8 +141,9 @@ where
         let request = request
             .map(|body| if recorded { Replay::recorded(body, limit) } else { Replay::once(body) });
         let tries = request.extensions().get::<Tries>().cloned().unwrap_or_default();
-        let attempts =
-            Attempts { layer: self.layer.clone(), tries, tried: Avoid::new(), last: None };
+        // Whom the caller avoids, further attempts avoid, too.
+        let tried = request.extensions().get::<Avoid>().cloned().unwrap_or_default();
+        let attempts = Attempts { layer: self.layer.clone(), tries, made: 0, tried, last: None };
         // The service that was asked for readiness is the one that is called.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
@@ -154,6 +155,8 @@ where
 pub struct Attempts<R> {
     layer: RetryLayer,
     tries: Tries,
+    /// How many of them have reached an instance.
+    made: u32,
     tried: Avoid,
     /// What stands if nobody is left to try.
     last: Option<Result<Response<R>, CallError<InstanceKey>>>,
@@ -180,15 +183,16 @@ where
         request: &mut Request<Replay<B>>,
         result: &mut Result<Response<R>, CallError<InstanceKey>>,
     ) -> Option<Ready<()>> {
-        let avoided = Unavailable::Avoided;
-        if matches!(result, Err(CallError::Unavailable { reason, .. }) if *reason == avoided) {
+        if result.as_ref().is_err_and(CallError::is_unsent) {
             // Nobody is left to try.
             if let Some(last) = self.last.take() {
                 *result = last;
             }
             return None;
         }
-        let tries = self.tries.0.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tries.0.fetch_add(1, Ordering::Relaxed);
+        self.made = self.made.saturating_add(1);
+        let whole = request.body().is_whole();
         let (endpoint, again) = match &*result {
             Ok(response) => {
                 let by = response.extensions().get::<ServedBy>().map(|ServedBy(key)| key);
@@ -196,10 +200,16 @@ where
             }
             Err(error) => {
                 let lost = error.downcast_ref::<HttpError<Replay<B>>>();
+                let spoilt = lost.is_some_and(|lost| lost.kind() == HttpErrorKind::Request);
+                if spoilt && let Some(last) = self.last.take() {
+                    // Since the last attempt was answered, too much of the body has passed there.
+                    *result = last;
+                    return None;
+                }
                 (error.endpoint(), lost.is_some_and(HttpError::is_reset))
             }
         };
-        if !again || tries > self.layer.retries || !request.body().is_whole() {
+        if !again || !whole || !is_repeatable(request.method()) || self.made > self.layer.retries {
             return None;
         }
         let observed = |what| {
@@ -225,7 +235,8 @@ where
         if self.last.is_none() {
             self.layer.budget.deposit();
         }
-        let mut again = Request::new(request.body().again()?);
+        // What cannot be had again is not sent again; how the attempt ends is to be seen all the same.
+        let mut again = Request::new(request.body().again().unwrap_or_else(Replay::spent));
         *again.method_mut() = request.method().clone();
         *again.uri_mut() = request.uri().clone();
         *again.version_mut() = request.version();
@@ -241,6 +252,7 @@ impl<R> Clone for Attempts<R> {
         Self {
             layer: self.layer.clone(),
             tries: self.tries.clone(),
+            made: self.made,
             tried: self.tried.clone(),
             last: None,
         }
