@@ -119,12 +119,14 @@ pub struct Completion<K> {
 pub(crate) trait Ending<K>: Keyed<K> {
     /// How long a call has taken that began then.
     fn took(&self, started: u64) -> u64;
-    /// What became of a call that took so long, and goes on being pending.
-    fn answered(self: Arc<Self>, took: u64, outcome: Outcome);
+    /// A call has its response, and goes on being pending.
+    fn answered(&self);
+    /// What became of a call that was answered and took so long.
+    fn judged(self: Arc<Self>, took: u64, outcome: Outcome);
     /// A call that was well answered failed after all.
-    fn spoilt(self: Arc<Self>);
-    /// A call that was answered is over.
-    fn release(&self);
+    fn spoilt(self: Arc<Self>, took: u64);
+    /// A call that was answered is over; whether it went well to its end.
+    fn release(self: Arc<Self>, well: bool);
 }
 
 impl<K: 'static> Completion<K> {
@@ -136,20 +138,18 @@ impl<K: 'static> Completion<K> {
     /// Says that the response is there, though its outcome is not known: what it takes from now on is
     /// not the time that a response takes.
     pub fn responded(&mut self) {
-        self.took.get_or_insert_with(|| self.endpoint.took(self.started));
+        self.took();
     }
 
     /// Tells what became of the call. The first time counts; after a success, a failure counts too.
     pub fn tell(&mut self, outcome: Outcome) {
-        self.responded();
-        match (self.told, outcome) {
-            (None, _) => {
-                let took = self.took.unwrap_or_default();
-                self.endpoint.clone().answered(took, outcome);
+        let took = self.took();
+        match self.told {
+            None => self.endpoint.clone().judged(took, outcome),
+            Some(Outcome::Success) if outcome == Outcome::Failure => {
+                self.endpoint.clone().spoilt(took);
             }
-            (Some(Outcome::Success), Outcome::Failure) => self.endpoint.clone().spoilt(),
-            // Nothing counts twice.
-            _ => return,
+            Some(_) => return,
         }
         self.told = Some(outcome);
     }
@@ -161,13 +161,24 @@ impl<K: 'static> Completion<K> {
     }
 }
 
+impl<K> Completion<K> {
+    /// How long the response took, which is there now at the latest.
+    fn took(&mut self) -> u64 {
+        let Self { endpoint, started, took, .. } = self;
+        *took.get_or_insert_with(|| {
+            endpoint.answered();
+            endpoint.took(*started)
+        })
+    }
+}
+
 impl<K> Drop for Completion<K> {
     fn drop(&mut self) {
+        let took = self.took();
         if self.told.is_none() {
-            let took = self.took.unwrap_or_else(|| self.endpoint.took(self.started));
-            self.endpoint.clone().answered(took, Outcome::Cancelled);
+            self.endpoint.clone().judged(took, Outcome::Cancelled);
         }
-        self.endpoint.release();
+        self.endpoint.clone().release(self.told == Some(Outcome::Success));
     }
 }
 
@@ -183,19 +194,27 @@ impl<T: Parts> Endpoint<T> {
     pub(crate) fn end(self: &Arc<Self>, started: u64, outcome: Outcome) {
         let now = self.hub.policy_now();
         let pending = self.member.end();
+        if outcome == Outcome::Success {
+            self.passed();
+        }
         self.judge(outcome, now.saturating_sub(started), now, pending);
+        self.freed();
     }
 
+    /// A call went well to its end.
+    #[inline]
+    fn passed(self: &Arc<Self>) {
+        self.member.succeeded();
+        if self.member.gate() == Gate::Probation {
+            self.hub.tell(Event::Passed(self.clone()));
+        }
+    }
+
+    /// Counts what became of a call; that it went well only for the policy.
     #[inline]
     fn judge(self: &Arc<Self>, outcome: Outcome, elapsed: u64, now: u64, pending: u32) {
         let (member, hub) = (&self.member, &self.hub);
         match outcome {
-            Outcome::Success => {
-                member.succeeded();
-                if member.gate() == Gate::Probation {
-                    hub.tell(Event::Passed(self.clone()));
-                }
-            }
             Outcome::Failure => self.struck(),
             Outcome::Overloaded { retry_after } => {
                 hub.seen.overloaded();
@@ -209,12 +228,12 @@ impl<T: Parts> Endpoint<T> {
             }
             Outcome::Cancelled => hub.seen.cancelled(false),
             Outcome::Ignore => hub.seen.ignored(),
+            Outcome::Success => {}
         }
         let call = Finished { outcome, elapsed, now, pending };
         // This may run while another panic unwinds.
         guarded(|| hub.policy.finished(member.load(), call));
         hub.consider_review(now);
-        self.freed();
     }
 
     /// It has one call less: on probation that is a place for another one, which may be waited for.
@@ -260,16 +279,27 @@ impl<T: Parts> Ending<T::Key> for Endpoint<T> {
         self.hub.policy_now().saturating_sub(started)
     }
 
-    fn answered(self: Arc<Self>, took: u64, outcome: Outcome) {
-        let pending = self.member.answer();
+    fn answered(&self) {
+        self.member.answer();
+        let now = self.hub.policy_now();
+        guarded(|| self.hub.policy.answered(self.member.load(), now));
+    }
+
+    fn judged(self: Arc<Self>, took: u64, outcome: Outcome) {
+        // The one that is judged is pending itself.
+        let pending = self.member.pending().saturating_sub(1);
         self.judge(outcome, took, self.hub.policy_now(), pending);
     }
 
-    fn spoilt(self: Arc<Self>) {
-        self.struck();
+    fn spoilt(self: Arc<Self>, took: u64) {
+        self.judged(took, Outcome::Failure);
     }
 
-    fn release(&self) {
+    fn release(self: Arc<Self>, well: bool) {
         self.member.release();
+        if well {
+            self.passed();
+        }
+        self.freed();
     }
 }

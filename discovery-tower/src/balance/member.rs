@@ -194,10 +194,9 @@ impl<K, E, L> Member<K, E, L> {
         pending.saturating_sub(self.answered.load(Ordering::Relaxed))
     }
 
-    /// A call has its response, and is still pending: how many others are.
-    pub(crate) fn answer(&self) -> u32 {
+    /// A call has its response, and is still pending.
+    pub(crate) fn answer(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
-        self.pending().saturating_sub(1)
     }
 
     /// A call that had its response ends.

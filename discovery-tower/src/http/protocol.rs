@@ -40,7 +40,7 @@ pub struct ByStatus;
 /// Calls over gRPC, judged by the status in the head or the trailers: `UNAVAILABLE`, `UNKNOWN`,
 /// `INTERNAL`, `DATA_LOSS` and `DEADLINE_EXCEEDED` are failures, `RESOURCE_EXHAUSTED` says that the
 /// instance is overloaded if it tells for how long (`retry-after`), and all else says nothing against
-/// it. A response without a status is judged by its HTTP status.
+/// it. A response without a status is judged by its HTTP status, of which 200 says nothing then.
 ///
 /// Else like [`Http`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,6 +127,7 @@ fn mark<B, K: 'static>(response: &mut Response<B>, key: &K) {
 impl<B, R, E, K, J> Protocol<Request<B>, Response<R>, E, K> for Http<J>
 where
     B: 'static,
+    R: Body,
     E: 'static,
     K: 'static,
     J: Judge<Response<R>, E>,
@@ -184,6 +185,7 @@ fn by_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
 impl<B, R, E, K> Protocol<Request<B>, Response<R>, E, K> for Grpc
 where
     B: 'static,
+    R: Body,
     E: 'static,
     K: 'static,
 {
@@ -239,7 +241,18 @@ pin_project! {
 }
 
 impl<B, K> Tracked<B, K> {
-    fn new(body: B, call: Completion<K>, grpc: bool) -> Self {
+    fn new(body: B, mut call: Completion<K>, grpc: bool) -> Self
+    where
+        B: Body,
+        K: 'static,
+    {
+        // Nobody reads a body that is none.
+        if body.is_end_stream() {
+            if grpc {
+                call.tell(Outcome::Ignore);
+            }
+            return Self::over(body);
+        }
         Self { body, call: Some(call), grpc }
     }
 

@@ -62,7 +62,14 @@ pub trait Policy<Req, K, E>: Send + Sync + 'static {
         let _ = (load, waiting, now);
     }
 
-    /// What became of a call is known. It may be pending for longer, while its response is read.
+    /// A call has its response, while it goes on being pending. What became of it may be known later
+    /// only. `now` is 0 if the policy is not [timed](Self::TIMED).
+    fn answered(&self, load: &Self::Load, now: u64) {
+        let _ = (load, now);
+    }
+
+    /// What became of a call is known. It may be pending for longer, while its response is read; if it
+    /// fails then after all, this is told, too.
     fn finished(&self, load: &Self::Load, call: Finished) {
         let _ = (load, call);
     }

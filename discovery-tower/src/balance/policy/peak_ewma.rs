@@ -204,6 +204,10 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
         }
     }
 
+    fn answered(&self, load: &Latency, now: u64) {
+        load.silent_since.store(now, Ordering::Relaxed);
+    }
+
     #[inline]
     fn finished(&self, load: &Latency, call: Finished) {
         // Nothing came back of a call that was cancelled.
