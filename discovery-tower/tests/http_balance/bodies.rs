@@ -62,7 +62,7 @@ async fn a_call_is_pending_until_its_body_ends_and_took_as_long_as_its_head() {
         let at_head = view(&balance, "0");
         assert_eq!((at_head.pending, at_head.successes), (1, 0));
         // None of those that are waited for.
-        assert_eq!(at_head.cost, 0.0);
+        assert!(at_head.cost < 0.5);
 
         gates.recv().await.unwrap().send(()).unwrap();
         assert_eq!(text(response).await, "begin end");

@@ -125,7 +125,9 @@ fn post(body: Body) -> Request<Body> {
 
 fn avoiding<B>(mut request: Request<B>, ids: &[&str]) -> Request<B> {
     let mut avoid = Avoid::new();
-    ids.iter().for_each(|id| avoid.add(key(id)));
+    for id in ids {
+        avoid.add(key(id));
+    }
     request.extensions_mut().insert(avoid);
     request
 }

@@ -22,7 +22,7 @@ fn put(body: Body) -> Request<Body> {
 }
 
 fn bytes(len: usize) -> Bytes {
-    Bytes::from_iter((0..len).map(|n| b'a' + (n % 23) as u8))
+    (b'a'..=b'w').cycle().take(len).collect()
 }
 
 /// In pieces, and of a length that is not known.
@@ -114,7 +114,7 @@ async fn a_body_of_which_too_much_has_passed_meanwhile_is_sent_to_nobody_in_part
                 return Some(reply(200, empty()));
             }
             let body = request.into_body().collect().await;
-            got.send(body.map(|body| body.to_bytes()).ok()).unwrap();
+            got.send(body.map(http_body_util::Collected::to_bytes).ok()).unwrap();
             Some(reply(200, empty()))
         }
     })

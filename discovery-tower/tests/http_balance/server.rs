@@ -128,10 +128,12 @@ pub(crate) fn empty() -> Body {
     full("")
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a frame of a body that can fail")]
 pub(crate) fn data(text: impl Into<Bytes>) -> Frames {
     Ok(Frame::data(text.into()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a frame of a body that can fail")]
 pub(crate) fn trailers(pairs: &[(&'static str, &str)]) -> Frames {
     let mut trailers = HeaderMap::new();
     for (name, value) in pairs {
