@@ -12,7 +12,7 @@ use super::error::{CallError, share};
 use super::flight::{Flight, Picked, guarded};
 use super::parts::Parts;
 use super::protocol::{Origin, Protocol};
-use super::settle::{Settling, Trail, settle};
+use super::settle::{Settling, Trail, alone, settle};
 
 pin_project! {
     /// A call through a [`Balance`](super::Balance).
@@ -84,10 +84,7 @@ impl<T: Parts> Future for Call<T> {
                         Poll::Pending => match elsewhere(now, None) {
                             Ok(settling) => State::Settling { settling },
                             // The balancer is gone; this endpoint is all there is.
-                            Err((now, _)) => {
-                                *held = Some(now);
-                                return Poll::Pending;
-                            }
+                            Err((now, _)) => State::Settling { settling: alone(now) },
                         },
                         Poll::Ready(Err(error)) => match elsewhere(now, Some(error)) {
                             Ok(settling) => State::Settling { settling },

@@ -186,13 +186,12 @@ impl<D, M, K, E, P, C> Builder<D, M, K, E, P, C> {
         let seen = Seen::new(self.name.as_ref());
         let strikes = self.rules.ejection.consecutive;
         let hub: Hub<Of<K, E, S, Req, P, C>> =
-            Hub::new(self.policy, self.protocol, self.random, strikes, seen, events);
+            Hub::new(self.policy, self.protocol, self.random, strikes, seen, events, self.limits);
         let state = hub.policy.state(std::iter::empty(), None);
         let shared = Arc::new(Shared {
             hub: Arc::new(hub),
             snapshot: ArcSwap::from_pointee(Snapshot::empty(state)),
             published: Notify::new(),
-            limits: self.limits,
             name: self.name,
             status: self.status,
         });

@@ -13,7 +13,7 @@ use super::flight::Endpoint;
 use super::observe::Seen;
 use super::parts::Parts;
 use super::policy::Policy;
-use super::shared::Shared;
+use super::shared::{Limits, Shared};
 use crate::sync::AtomicWaker;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,6 +37,7 @@ pub(crate) struct Hub<T: Parts> {
     pub(crate) strikes: u32,
     pub(crate) seen: Seen,
     events: UnboundedSender<Event<T>>,
+    pub(crate) limits: Limits,
     /// What times count from.
     epoch: Instant,
     /// When the policy wants to look at the set again.
@@ -56,6 +57,7 @@ impl<T: Parts> Hub<T> {
         strikes: u32,
         seen: Seen,
         events: UnboundedSender<Event<T>>,
+        limits: Limits,
     ) -> Self {
         Self {
             policy,
@@ -64,6 +66,7 @@ impl<T: Parts> Hub<T> {
             strikes,
             seen,
             events,
+            limits,
             epoch: Instant::now(),
             review_at: AtomicU64::new(0),
             review: AtomicBool::new(false),

@@ -149,6 +149,30 @@ pub(crate) fn settle<T: Parts>(
     })
 }
 
+/// Waits for the one endpoint that was picked: the last handle has been dropped since, so that there is
+/// no set to look for another one in.
+pub(crate) fn alone<T: Parts>(mut held: Held<T>) -> Settling<T> {
+    Box::pin(async move {
+        let Some(endpoint) = held.picked.endpoint().cloned() else {
+            return std::future::pending().await;
+        };
+        let limit = endpoint.hub.limits.ready;
+        let ready = std::future::poll_fn(|cx| held.service.poll_ready(cx));
+        let key = endpoint.member.key().clone();
+        match tokio::time::timeout(limit, ready).await {
+            Ok(Ok(())) => Ok((held, Box::new(Trail::new()))),
+            Ok(Err(error)) => Err(CallError::Failed { endpoint: key, error: share(error) }),
+            Err(_) => Err(CallError::Unavailable {
+                service: endpoint.hub.name(),
+                waited: limit,
+                endpoints: 1,
+                reason: Unavailable::NotReady,
+                causes: Arc::new([]),
+            }),
+        }
+    })
+}
+
 async fn search<T: Parts>(
     shared: &Shared<T>,
     // Owned: a request need not be shared between threads.
@@ -205,7 +229,7 @@ async fn search<T: Parts>(
                 Wait::None => return Err(nobody(shared, &snapshot, &request, trail, begun)),
             }
         } else {
-            shared.limits.ready
+            shared.hub.limits.ready
         };
         let deadline = begun + limit;
         if Instant::now() >= deadline {
@@ -247,7 +271,7 @@ fn patience<T: Parts>(
     trail: &mut Trail<T>,
 ) -> Wait {
     if snapshot.len() == 0 {
-        return if snapshot.loaded { Wait::None } else { Wait::For(shared.limits.load) };
+        return if snapshot.loaded { Wait::None } else { Wait::For(shared.hub.limits.load) };
     }
     if trail.again() {
         return Wait::Again;
@@ -257,9 +281,9 @@ fn patience<T: Parts>(
     }
     let others = &snapshot.others;
     if others.connecting > 0 {
-        Wait::For(shared.limits.ready)
+        Wait::For(shared.hub.limits.ready)
     } else if others.failed > 0 || snapshot.ready.len() > 0 {
-        Wait::For(shared.limits.failed)
+        Wait::For(shared.hub.limits.failed)
     } else {
         Wait::None
     }

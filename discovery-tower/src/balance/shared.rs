@@ -63,7 +63,6 @@ pub(crate) struct Shared<T: Parts> {
     pub(crate) snapshot: ArcSwap<Snapshot<T>>,
     /// Told of each publication.
     pub(crate) published: Notify,
-    pub(crate) limits: Limits,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) status: Option<StatusReader>,
 }

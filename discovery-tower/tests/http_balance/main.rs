@@ -8,6 +8,7 @@ mod http_outcomes;
 mod retry;
 mod retry_bodies;
 mod server;
+mod spawned;
 #[path = "../support/mod.rs"]
 mod support;
 mod unsent;
