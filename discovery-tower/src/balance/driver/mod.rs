@@ -3,7 +3,14 @@
 
 mod books;
 mod departed;
+mod entries;
+mod entry;
+mod judging;
 mod lists;
+mod placing;
+mod readying;
+mod retrying;
+mod slow_start;
 
 use std::fmt;
 use std::pin::Pin;
@@ -20,8 +27,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{error, info};
 
-pub use books::SlowStart;
-pub(crate) use books::{Books, Due, Made, Rules};
+pub(crate) use books::Rules;
+use books::{Books, Made};
+use retrying::Due;
+pub use slow_start::SlowStart;
 
 use super::attributes::Attributes;
 use super::error::share;

@@ -1,0 +1,209 @@
+//! Who is left out, and who is let in again. What is held against whom the rules say; here it is done,
+//! and written down with all that follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::books::Books;
+use super::departed::Record;
+use super::entry::Panic;
+use crate::balance::ejection::{Tally, Why};
+use crate::balance::flight::Endpoint;
+use crate::balance::member::Gate;
+use crate::balance::parts::Parts;
+
+impl<T: Parts> Books<T> {
+    /// An endpoint failed so often that it is to be judged.
+    pub(super) fn struck(&mut self, endpoint: &Arc<Endpoint<T>>, now: Instant) {
+        let Some(entry) = self.entries.of(endpoint) else { return };
+        if entry.is_out() {
+            return;
+        }
+        let member = entry.member();
+        let why = if member.is_suspect() {
+            Why::Suspect
+        } else if member.gate() == Gate::Probation {
+            Why::Probation
+        } else {
+            Why::Consecutive
+        };
+        self.eject(endpoint.id, why, now);
+    }
+
+    fn eject(&mut self, id: usize, why: Why, now: Instant) {
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
+        if !why.is_certain() && !may {
+            if self.spared.insert(id) {
+                self.review_panic();
+            }
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let trouble = entry.trouble();
+        trouble.ejections = trouble.ejections.saturating_add(1);
+        let times = trouble.ejections;
+        let time = self.rules.ejection.time(times);
+        entry.member().forgive();
+        warn!(endpoint = ?entry.member().key(), ?why, times, ?time, "endpoint is left out for failing");
+        self.hub.seen.ejected(why);
+        self.leave_out(id, now + time);
+    }
+
+    fn leave_out(&mut self, id: usize, until: Instant) {
+        let at = self.hub.at(until);
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.member().set_until(at);
+        let gone = entry.member().is_suspect();
+        let trouble = entry.trouble();
+        self.gone += usize::from(gone);
+        self.gone -= usize::from(std::mem::replace(&mut trouble.gone, gone));
+        trouble.to_pass = 0;
+        if let Some(former) = trouble.out_until.replace(until) {
+            self.timers.remove(&(former, id));
+        }
+        self.timers.insert((until, id));
+        self.ejected.insert(id);
+        self.spared.remove(&id);
+        self.review_panic();
+        self.place(id);
+    }
+
+    /// An endpoint asks to be left alone for a while.
+    pub(super) fn overloaded(
+        &mut self,
+        endpoint: &Arc<Endpoint<T>>,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) {
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
+        let time = retry_after.unwrap_or(Duration::from_secs(1));
+        let time = time.min(self.rules.ejection.max_retry_after);
+        let Some(entry) = self.entries.of(endpoint) else { return };
+        if entry.is_out() || !may || time.is_zero() {
+            return;
+        }
+        debug!(endpoint = ?entry.member().key(), ?time, "endpoint is overloaded");
+        self.hub.seen.ejected(Why::Overloaded);
+        self.leave_out(endpoint.id, now + time);
+    }
+
+    /// An endpoint on probation served a call.
+    pub(super) fn passed(&mut self, endpoint: &Arc<Endpoint<T>>) {
+        let Some(entry) = self.entries.of(endpoint) else { return };
+        let trouble = entry.trouble();
+        trouble.to_pass = trouble.to_pass.saturating_sub(1);
+        if trouble.to_pass == 0 && entry.member().gate() == Gate::Probation {
+            entry.member().set_gate(Gate::Open);
+            info!(endpoint = ?entry.member().key(), "endpoint is used again");
+            self.place(endpoint.id);
+        }
+    }
+
+    /// Ends an ejection, if there is one; `to_pass` calls have to go well one at a time then.
+    pub(super) fn let_in(&mut self, id: usize, to_pass: u32) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(trouble) = &mut entry.trouble else { return };
+        let Some(until) = trouble.out_until.take() else { return };
+        trouble.to_pass = to_pass;
+        self.gone -= usize::from(std::mem::take(&mut trouble.gone));
+        if to_pass == 0 && trouble.ejections > 0 {
+            info!(endpoint = ?entry.endpoint.member.key(), "endpoint is used again");
+        }
+        entry.endpoint.member.set_until(0);
+        self.timers.remove(&(until, id));
+        self.ejected.remove(&id);
+        self.review_panic();
+    }
+
+    /// An endpoint that comes back is judged as if it had stayed.
+    pub(super) fn resume(&mut self, id: usize, record: Record, now: Instant) {
+        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
+        let probation = self.rules.ejection.probation;
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.member().set_failures_in_a_row(record.failures_in_a_row);
+        let trouble = entry.trouble();
+        trouble.ejections = record.ejections;
+        trouble.to_pass = record.to_pass;
+        match record.out_until {
+            Some(until) if until > now && may => self.leave_out(id, until),
+            Some(_) if record.ejections > 0 => trouble.to_pass = probation,
+            _ => {}
+        }
+    }
+
+    /// How often [`sweep`](Self::sweep) is to be done.
+    pub(super) fn interval(&self) -> Duration {
+        self.rules.ejection.interval.max(Duration::from_millis(1))
+    }
+
+    /// Once an interval: compares success rates, and forgets what is past.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let mut tallies = Vec::new();
+        let strikes = self.rules.ejection.consecutive;
+        let mut forgiven = Vec::new();
+        for (id, entry) in self.entries.iter_mut() {
+            let member = &entry.endpoint.member;
+            let total = (member.look() as u32, member.failures() as u32);
+            let before = std::mem::replace(&mut entry.before, total);
+            let calls = total.0.wrapping_sub(before.0).into();
+            let failures = total.1.wrapping_sub(before.1).into();
+            let out = entry.is_out();
+            if calls > 0 && !out {
+                tallies.push(Tally { id, calls, failures });
+            }
+            if let Some(trouble) = entry.trouble.as_mut().filter(|_| !out) {
+                trouble.ejections = trouble.ejections.saturating_sub(u32::from(failures == 0));
+            }
+        }
+        self.departed.sweep(now);
+        for &id in &self.spared {
+            let entry = self.entries.get(id);
+            if entry.is_none_or(|entry| entry.member().failures_in_a_row() < strikes.max(1)) {
+                forgiven.push(id);
+            }
+        }
+        for id in forgiven {
+            self.spared.remove(&id);
+        }
+        if let Some(rule) = &self.rules.ejection.success_rate {
+            for id in rule.outliers(&tallies) {
+                self.eject(id, Why::SuccessRate, now);
+            }
+        }
+        for id in self.spared.clone() {
+            self.eject(id, Why::Consecutive, now);
+        }
+        self.review_panic();
+    }
+
+    /// Whether so many are bad that all have to be used.
+    pub(super) fn review_panic(&mut self) {
+        let bad = self.ejected.len() + self.spared.len() - self.gone;
+        let nobody = self.rules.ejection.panic_percent <= 100
+            && self.healthy == 0
+            && !self.ejected.is_empty();
+        let most = self.rules.ejection.is_panic(bad, self.lists.len());
+        let panic = match (nobody, most) {
+            (true, _) => Panic::All,
+            (false, true) => Panic::Most,
+            (false, false) => Panic::No,
+        };
+        if panic != self.panic {
+            (self.panic, self.changed) = (panic, true);
+            let all = self.lists.len();
+            let service = self.hub.name();
+            let service = service.as_deref();
+            if panic == Panic::No {
+                info!(service, bad, all, "endpoints that fail are left out again");
+            } else {
+                warn!(service, bad, all, "so many endpoints fail that all are used");
+            }
+            for id in self.ejected.clone() {
+                self.place(id);
+            }
+        }
+    }
+}
