@@ -100,12 +100,15 @@ impl<T: Parts> Hub<T> {
         drop(self.events.unbounded_send(event));
     }
 
-    /// Has the policy look at the set, if it is time.
+    /// Has the policy look at the set, if it is time. `now` is the [policy's](Self::policy_now).
     #[inline]
     pub(crate) fn consider_review(&self, now: u64) {
         let Some(every) = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::REVIEW else {
             return;
         };
+        // Where calls do not read the clock, a review needs it all the same.
+        let timed = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED;
+        let now = if timed { now } else { self.now() };
         let at = self.review_at.load(Ordering::Relaxed);
         if now < at {
             return;

@@ -6,6 +6,7 @@ mod judgement;
 mod laws;
 mod peers;
 mod places;
+mod reviews;
 mod smoke;
 mod stream;
 mod support;
