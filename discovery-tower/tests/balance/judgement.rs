@@ -112,6 +112,42 @@ async fn callers_do_not_fail_when_the_only_endpoint_is_on_probation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_comes_back_in_a_panic_is_on_probation_after_it() {
+    let (rig, balance) = Rig::serving_as(5, |b| {
+        let ejection = Ejection::default().max_percent(100);
+        b.policy(LeastPending::new()).slow_start(SlowStart::none()).ejection(ejection)
+    })
+    .await;
+    let fail = async |key: u32| {
+        rig.world.answer(key, Answer::Fails);
+        let others: Vec<u32> = (0..5).filter(|other| *other != key).collect();
+        call_only(&balance, key, &others, 5).await;
+        rig.world.answer(key, Answer::AtOnce);
+    };
+    fail(0).await;
+    tokio::time::sleep(secs(10)).await;
+    for key in 1..4 {
+        fail(key).await;
+    }
+    until_standing(&balance, 3, Standing::Up).await;
+    tokio::time::sleep(secs(22)).await;
+    let first = balance.view(0);
+    assert!(first.ejected_for.is_none() && balance.view(1).ejected_for.is_some());
+    assert_eq!(first.standing, Standing::Up, "all are used");
+    until("the panic is over", || !panics(&balance)).await;
+    assert_eq!(balance.view(0).standing, Standing::Probation);
+    balance.load(1, 100).await.assert_no_errors();
+    rest().await;
+    assert_eq!(balance.view(0).standing, Standing::Up);
+}
+
+/// Whether somebody who is left out is used all the same.
+fn panics(balance: &impl Use) -> bool {
+    let mut all = balance.all().into_iter();
+    all.any(|view| view.ejected_for.is_some() && view.standing == Standing::Up)
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_one_far_below_the_others_in_success_rate_is_left_out() {
     let (rig, balance) = Rig::serving_as(10, |b| {
         let rule = SuccessRate::default();

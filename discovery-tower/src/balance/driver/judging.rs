@@ -201,7 +201,13 @@ impl<T: Parts> Books<T> {
             } else {
                 warn!(service, bad, all, "so many endpoints fail that all are used");
             }
-            for id in self.ejected.clone() {
+            // Of those that are used, who has something to prove is let off while there is panic.
+            let concerned = self.entries.iter_mut().filter(|(_, entry)| {
+                let trouble = entry.trouble.as_ref();
+                trouble.is_some_and(|it| it.out_until.is_some() || it.to_pass > 0)
+            });
+            let concerned: Vec<usize> = concerned.map(|(id, _)| id).collect();
+            for id in concerned {
                 self.place(id);
             }
         }
