@@ -218,7 +218,7 @@ impl<T: Parts> Endpoint<T> {
             Outcome::Failure => self.struck(),
             Outcome::Overloaded { retry_after } => {
                 hub.seen.overloaded();
-                member.failed();
+                member.refused();
                 hub.tell(Event::Overloaded(self.clone(), retry_after));
             }
             // Who may be gone is not given the benefit of the doubt, unless nobody really waited.

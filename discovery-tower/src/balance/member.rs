@@ -20,7 +20,7 @@ pub struct Member<K, E, L> {
     /// Finished calls in the upper half, which may wrap around, and pending ones in the lower: one
     /// write for both.
     counts: AtomicU64,
-    /// Failures since the last success.
+    /// Failures in a row: since the last success.
     streak: AtomicU32,
     gate: AtomicU8,
     /// Whether it is out at its first failure.
@@ -175,7 +175,7 @@ impl<K, E, L> Member<K, E, L> {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// How many calls failed since the last that did not.
+    /// How many calls failed since the last success, apart from those it was overloaded for.
     pub fn failures_in_a_row(&self) -> u32 {
         self.streak.load(Ordering::Relaxed)
     }
@@ -231,6 +231,12 @@ impl<K, E, L> Member<K, E, L> {
     pub(crate) fn failed(&self) -> u32 {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Counts a failure that is none in a row: the endpoint said that it has too much to do, for which
+    /// it is left alone, not judged.
+    pub(crate) fn refused(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn forgive(&self) {

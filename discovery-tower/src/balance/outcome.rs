@@ -13,6 +13,7 @@ pub enum Outcome {
     /// It says nothing of the endpoint, such as a request that the caller spoilt.
     Ignore,
     /// The endpoint asks to be left alone for a while: for this long, or for a second if it did not say.
+    /// It is no failure in a row, for which it would be left out for longer.
     Overloaded {
         /// How long.
         retry_after: Option<Duration>,

@@ -268,6 +268,21 @@ async fn an_overloaded_endpoint_is_left_alone_as_long_as_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_overloaded_in_between_is_judged_by_its_failures_alone() {
+    // Asked to be left alone for no time, it stays.
+    let overloaded = Answer::Overloaded(Some(ms(0)));
+    let (rig, balance) = Rig::serving(3).await;
+    rig.world.answer(0, Answer::Fails);
+    call_only(&balance, 0, &[1, 2], 4).await;
+    rig.world.answer(0, overloaded);
+    call_only(&balance, 0, &[1, 2], 7).await;
+    assert!(ejected(&balance).is_empty(), "it failed four times");
+    rig.world.answer(0, Answer::Fails);
+    call_only(&balance, 0, &[1, 2], 1).await;
+    assert_eq!(ejected(&balance), [0], "and a fifth time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_suspect_is_used_and_out_at_its_first_failure() {
     let (rig, builder) = Rig::new();
     let balance: Bal<LeastPending> = builder.policy(LeastPending::new()).spawn();
