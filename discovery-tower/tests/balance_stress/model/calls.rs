@@ -141,10 +141,8 @@ impl Model {
         made.last = Some(outcome);
         match outcome {
             Outcome::Success => (made.streak, made.passed) = (0, true),
-            Outcome::Failure | Outcome::Overloaded { .. } => {
-                made.failures += 1;
-                made.streak += 1;
-            }
+            Outcome::Failure => (made.failures, made.streak) = (made.failures + 1, made.streak + 1),
+            Outcome::Overloaded { .. } => made.failures += 1,
             _ => {}
         }
         if !current || !outcome.is_failure() {
