@@ -130,7 +130,7 @@ async fn each_change_of_state_is_logged_once_and_calls_are_not() {
     let all = lines.take();
     assert_eq!(all.len(), 2, "{all:#?}");
     assert!(all[0].starts_with("WARN endpoint is left out for failing endpoint="), "{}", all[0]);
-    let panic = "WARN so many endpoints fail that all are used service=\"orders\" bad=5 all=10";
+    let panic = "WARN so many endpoints fail that all are used service=\"orders\" bad=6 all=10";
     assert_eq!(all[1], panic);
     bad.lock().unwrap().0.clear();
     calls(&balance, 1_000).await;

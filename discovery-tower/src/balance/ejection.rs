@@ -22,8 +22,9 @@ pub struct Ejection {
     /// How many calls an endpoint that comes back has to serve, one at a time, before it is used like
     /// the others: 3. A failure among them puts it out again.
     pub probation: u32,
-    /// If this part of the endpoints is out, or would be but for `max_percent`, all are used, in
-    /// percent: 50. So they are if nobody else can be used, whatever part they are. Above 100: never.
+    /// If more than this part of the endpoints is out, or would be but for `max_percent`, all are used,
+    /// in percent: 50. So they are if that is all of them, or nobody else can be used, whatever part
+    /// they are. Above 100: never.
     pub panic_percent: u32,
     /// How long an endpoint that says it is overloaded is left alone at most, whatever it says: 10 s.
     pub max_retry_after: Duration,
@@ -106,7 +107,7 @@ impl Ejection {
         Self { probation, ..self }
     }
 
-    /// Sets which part has to be bad for all to be used, in percent.
+    /// Sets of which part more has to be bad for all to be used, in percent.
     #[must_use]
     pub fn panic_percent(self, panic_percent: u32) -> Self {
         Self { panic_percent, ..self }
@@ -125,7 +126,10 @@ impl Ejection {
 
     /// Whether `bad` of `all` are so many that all have to be used.
     pub(crate) fn is_panic(&self, bad: usize, all: usize) -> bool {
-        bad > 0 && (bad as u64) * 100 >= (all as u64).saturating_mul(self.panic_percent.into())
+        let part = (all as u64).saturating_mul(self.panic_percent.into());
+        // Half of a pair is no reason to use the bad one.
+        let many = bad >= all || (bad as u64).saturating_mul(100) > part;
+        bad > 0 && many && self.panic_percent <= 100
     }
 }
 
@@ -205,12 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn half_of_them_bad_is_panic() {
+    fn more_than_half_of_them_bad_is_panic() {
         let ejection = Ejection::default();
-        assert!(!ejection.is_panic(0, 0));
-        assert!(!ejection.is_panic(1, 3));
-        assert!(ejection.is_panic(1, 2));
-        assert!(ejection.is_panic(3, 3));
+        for (bad, all) in [(0, 0), (0, 1), (1, 3), (1, 2), (2, 4), (3, 6), (500, 1_000)] {
+            assert!(!ejection.is_panic(bad, all), "{bad} of {all}");
+        }
+        for (bad, all) in [(1, 1), (2, 3), (2, 2), (3, 4), (4, 6), (501, 1_000)] {
+            assert!(ejection.is_panic(bad, all), "{bad} of {all}");
+        }
+        let (none, all) = (ejection.clone().panic_percent(0), ejection.clone().panic_percent(100));
+        assert!(none.is_panic(1, 10) && !none.is_panic(0, 10));
+        assert!(all.is_panic(3, 3) && !all.is_panic(2, 3));
         assert!(!ejection.panic_percent(101).is_panic(3, 3));
     }
 

@@ -190,6 +190,17 @@ async fn no_more_are_left_out_than_may_be() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_pair_the_bad_one_is_left_out() {
+    let (rig, balance) = Rig::serving_as(2, |b| b.policy(LeastPending::new())).await;
+    rig.world.answer(0, Answer::Fails);
+    call_only(&balance, 0, &[1], 5).await;
+    assert_eq!(ejected(&balance), [0]);
+    let called = rig.world.called(0);
+    balance.load(4, 200).await.assert_no_errors();
+    assert_eq!(rig.world.called(0), called, "nothing goes there");
+}
+
+#[tokio::test(start_paused = true)]
 async fn row_34_when_all_fail_calls_are_spread_over_all() {
     for count in [1_u32, 2, 5, 20] {
         let (rig, balance) = Rig::serving_as(count, |b| b.policy(LeastPending::new())).await;

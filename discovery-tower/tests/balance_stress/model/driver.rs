@@ -185,9 +185,10 @@ impl Model {
             assert!(out || !certainly_out.contains(&entry.serial), "{} has to be out", it.key);
         }
         let (out, all) = (self.entries.values().filter(|entry| entry.out).count(), view.len());
-        let must = out > 0 && out * 100 >= all * PANIC_PERCENT;
+        let are_many = |bad| bad > 0 && (bad == all || bad * 100 > all * PANIC_PERCENT);
+        let must = are_many(out);
         let blamed = self.entries.values().filter(|entry| entry.out || entry.blamed).count();
-        self.may_panic = blamed > 0 && blamed * 100 >= all * PANIC_PERCENT;
+        self.may_panic = are_many(blamed);
         assert!(!self.panic || self.may_panic, "{blamed} of {all} are bad, and all are used");
         let is_usable = |entry: &Entry| {
             entry.phase == Phase::Connected
