@@ -323,6 +323,18 @@ async fn a_suspect_is_used_and_out_at_its_first_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_suspect_that_is_left_alone_is_used_however_often_it_fails() {
+    let (rig, builder) = Rig::new();
+    let balance: Bal<LeastPending> = builder.policy(LeastPending::new()).spawn();
+    rig.begin([(0, spec(0).suspect())]);
+    all_up(&balance, 1).await;
+    rig.world.answer(0, Answer::Fails);
+    call_only(&balance, 0, &[], 10).await;
+    rig.world.answer(0, Answer::AtOnce);
+    balance.load(1, 10).await.assert_no_errors();
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_drains_is_used_only_when_nobody_else_is_up() {
     let (rig, balance) = Rig::serving(2).await;
     rig.insert(0, spec(0).availability(Availability::LastResort));

@@ -20,6 +20,8 @@ impl<T: Parts> Books<T> {
     pub(super) fn struck(&mut self, endpoint: &Arc<Endpoint<T>>, now: Instant) {
         let Some(entry) = self.entries.of(endpoint) else { return };
         if entry.is_out() {
+            // It may be used all the same, and as a suspect it was closed at once.
+            self.place(endpoint.id);
             return;
         }
         let member = entry.member();
