@@ -139,13 +139,18 @@ impl Model {
         made.pending -= 1;
         made.finished += 1;
         made.last = Some(outcome);
+        made.closed |= suspect && matches!(outcome, Outcome::Failure | Outcome::Cancelled);
         match outcome {
             Outcome::Success => (made.streak, made.passed) = (0, true),
             Outcome::Failure => (made.failures, made.streak) = (made.failures + 1, made.streak + 1),
             Outcome::Overloaded { .. } => made.failures += 1,
+            Outcome::Cancelled if suspect => {
+                (made.perhaps, made.streak) = (made.perhaps + 1, made.streak + 1);
+            }
             _ => {}
         }
-        if !current || !outcome.is_failure() {
+        let perhaps = suspect && outcome == Outcome::Cancelled;
+        if !current || !(outcome.is_failure() || perhaps) {
             return;
         }
         // What came first may have ended its probation.
@@ -177,7 +182,10 @@ impl Model {
 
     /// Whether there are endpoints for this call that may take any number of calls.
     fn has_others(&self, call: &Call) -> bool {
-        let is_other = |&other: &u64| !self.is_full(other) && self.is_free_for(call, other);
+        let is_other = |&other: &u64| {
+            let open = !self.is_full(other) && !self.made[&other].closed;
+            open && self.is_free_for(call, other)
+        };
         self.usable.iter().any(is_other)
     }
 

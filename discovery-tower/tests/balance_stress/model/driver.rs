@@ -24,7 +24,7 @@ impl Model {
         view: &[EndpointView<u32, Value>],
         now: Instant,
     ) {
-        self.made.values_mut().for_each(|made| made.passed = false);
+        self.made.values_mut().for_each(|made| (made.passed, made.closed) = (false, false));
         for serial in std::mem::take(&mut self.broken) {
             let key = self.made[&serial].key;
             if let Some(entry) = self.entries.get_mut(&key)
@@ -92,14 +92,18 @@ impl Model {
                 });
                 match (self.entries.get_mut(&key), made) {
                     (Some(entry), made) => {
+                        entry.suspected |= value.suspect;
                         entry.value = value;
                         if made.is_some() {
                             (entry.next, entry.wants) = (made, None);
                         }
                     }
                     (None, Some(serial)) => {
+                        let (blamed, streak) = self.departed.remove(&key).unwrap_or_default();
+                        self.made.get_mut(&serial).unwrap().streak = streak;
                         let entry = Entry {
                             made_for: value.version,
+                            suspected: value.suspect,
                             value,
                             serial,
                             phase: Phase::Connecting,
@@ -108,14 +112,19 @@ impl Model {
                             failed_at: now,
                             out: false,
                             standing: Standing::Connecting,
-                            blamed: false,
+                            blamed,
                         };
                         self.entries.insert(key, entry);
                     }
                     (None, None) => unreachable!(),
                 }
             }
-            Change::Remove(key) => drop(self.entries.remove(&key)),
+            Change::Remove(key) => {
+                if let Some(entry) = self.entries.remove(&key) {
+                    let streak = self.made[&entry.serial].streak;
+                    self.departed.insert(key, (entry.blamed || entry.out, streak));
+                }
+            }
             _ => self.loaded = true,
         }
     }
@@ -147,9 +156,9 @@ impl Model {
                     let former = std::mem::replace(&mut entry.serial, serial);
                     if entry.made_for == version {
                         let counts = &self.made[&former];
-                        let counts = (counts.finished, counts.failures);
+                        let counts = (counts.finished, counts.failures, counts.perhaps);
                         let made = self.made.get_mut(&serial).unwrap();
-                        (made.finished, made.failures) = counts;
+                        (made.finished, made.failures, made.perhaps) = counts;
                     }
                     (entry.made_for, entry.next) = (version, None);
                 }
@@ -182,19 +191,35 @@ impl Model {
                 entry.blamed = false;
             }
             entry.out = out;
-            assert!(out || !certainly_out.contains(&entry.serial), "{} has to be out", it.key);
+            // One on probation is let off if there is panic before the driver hears of it, and a suspect
+            // once it is none any more.
+            let cleared = entry.suspected && !entry.value.suspect;
+            let has_to = !self.panic && !cleared && certainly_out.contains(&entry.serial);
+            assert!(out || !has_to, "{} has to be out", it.key);
         }
         let (out, all) = (self.entries.values().filter(|entry| entry.out).count(), view.len());
         let are_many = |bad| bad > 0 && (bad == all || bad * 100 > all * PANIC_PERCENT);
-        let must = are_many(out);
+        let gone = self.entries.values().filter(|entry| entry.out && entry.suspected).count();
+        let must = are_many(out - gone);
         let blamed = self.entries.values().filter(|entry| entry.out || entry.blamed).count();
-        self.may_panic = are_many(blamed);
+        let is_healthy = |entry: &Entry| {
+            entry.phase == Phase::Connected
+                && entry.value.weight > 0
+                && entry.value.availability != Availability::Out
+                && !entry.out
+        };
+        self.may_panic = are_many(blamed) || out > 0 && !self.entries.values().any(is_healthy);
         assert!(!self.panic || self.may_panic, "{blamed} of {all} are bad, and all are used");
+        // All but suspects may be used, or all.
+        let shown: BTreeSet<u32> =
+            view.iter().filter(|it| it.standing == Standing::Ejected).map(|it| it.key).collect();
+        let stays_out =
+            |entry: &Entry| entry.suspected && shown.contains(&self.made[&entry.serial].key);
         let is_usable = |entry: &Entry| {
             entry.phase == Phase::Connected
                 && entry.value.weight > 0
                 && entry.value.availability != Availability::Out
-                && (self.panic || !entry.out)
+                && (!entry.out || self.panic && !stays_out(entry))
         };
         let usable = |of| {
             let entries = self.entries.values().filter(|entry| is_usable(entry));
@@ -208,11 +233,16 @@ impl Model {
         self.published = self.loaded;
         for it in view {
             let entry = self.entries.get_mut(&it.key).unwrap();
-            let (key, made) = (it.key, &self.made[&entry.serial]);
+            let (key, made) = (it.key, self.made.get_mut(&entry.serial).unwrap());
+            let perhaps = made.failures..=made.failures + std::mem::take(&mut made.perhaps);
+            assert!(perhaps.contains(&it.failures), "failures of {key}: {entry:?}");
+            made.failures = it.failures;
             let expected = match entry.phase {
                 Phase::Connecting => Standing::Connecting,
                 Phase::Failed => Standing::Failed,
-                Phase::Connected if entry.out && !self.panic => Standing::Ejected,
+                Phase::Connected if entry.out && !self.usable.contains(&entry.serial) => {
+                    Standing::Ejected
+                }
                 Phase::Connected if entry.value.weight == 0 => Standing::Out,
                 Phase::Connected if entry.value.availability == Availability::Out => Standing::Out,
                 Phase::Connected if !self.usable.contains(&entry.serial) => Standing::LastResort,
@@ -220,7 +250,11 @@ impl Model {
                 Phase::Connected => Standing::Up,
             };
             assert_eq!(it.standing, expected, "{key}: {entry:?}");
-            assert!(!must || it.standing != Standing::Ejected, "{key} is out, and so are too many");
+            let stays = entry.suspected
+                || it.standing != Standing::Ejected
+                || entry.value.weight == 0
+                || entry.value.availability != Availability::Up;
+            assert!(!must || stays, "{key} is out, and so are too many");
             entry.standing = it.standing;
             assert_eq!(it.endpoint.version, entry.value.version, "what {key} says of itself");
             assert_eq!(it.weight, entry.value.weight, "weight of {key}");

@@ -35,7 +35,11 @@ struct Made {
     pending: u32,
     finished: u64,
     failures: u64,
+    /// Calls that were cancelled while it was a suspect: failures, unless nobody really waited.
+    perhaps: u64,
     streak: u32,
+    /// Whether it may have been closed as a suspect since the driver ran.
+    closed: bool,
     /// Whether a call went well since the driver ran.
     passed: bool,
     /// What became of the last call.
@@ -58,6 +62,8 @@ struct Entry {
     standing: Standing,
     /// Whether it did what one is put out for.
     blamed: bool,
+    /// Whether it ever was a suspect. One that is put out as such says nothing of the others.
+    suspected: bool,
 }
 
 /// What a call is at.
@@ -89,6 +95,8 @@ pub struct Model {
     limits: Limits,
     made: BTreeMap<u64, Made>,
     entries: BTreeMap<u32, Entry>,
+    /// What those that left did: whether it is what one is put out for, and failures in a row.
+    departed: BTreeMap<u32, (bool, u32)>,
     pub calls: BTreeMap<u64, Call>,
     loaded: bool,
     panic: bool,
@@ -114,6 +122,7 @@ impl Model {
             limits,
             made: BTreeMap::new(),
             entries: BTreeMap::new(),
+            departed: BTreeMap::new(),
             calls: BTreeMap::new(),
             loaded: false,
             panic: false,

@@ -189,6 +189,11 @@ impl<P: Policy<Request, u32, Value>> Rig<P> {
             let mut queued = self.queue.0.lock().unwrap();
             (std::mem::take(&mut queued.taken), queued.waiting.len(), queued.ended)
         };
+        if !ended && changes.last().is_some_and(|last| !matches!(last, Change::Synced)) {
+            // It waits a turn for the rest of the batch. There is none, so that it shows what it has.
+            assert!(self.driver.is_woken(), "the driver leaves a batch at that");
+            assert!(self.driver.poll().is_pending(), "the driver ended");
+        }
         assert_eq!(left, 0, "changes that the driver left");
         let (log, view) = (self.world.take_log(), self.handles[0].endpoints());
         self.model.driven(changes, ended, log, &view, Instant::now());
