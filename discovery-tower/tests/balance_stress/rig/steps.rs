@@ -183,8 +183,6 @@ impl<P: Policy<Request, u32, Value>> Rig<P> {
     pub(super) fn drive(&mut self) {
         self.world.act(Actor::Driver);
         assert!(self.driver.poll().is_pending(), "the driver ended");
-        // A batch that no `Synced` ends is over when nothing more comes in the next turn.
-        assert!(self.driver.poll().is_pending(), "the driver ended");
         let (changes, left, ended) = {
             let mut queued = self.queue.0.lock().unwrap();
             (std::mem::take(&mut queued.taken), queued.waiting.len(), queued.ended)
