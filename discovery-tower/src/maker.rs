@@ -11,12 +11,12 @@ use discovery_core::Instance;
 /// Makes the service for an endpoint.
 ///
 /// Any `FnMut(&K, &Arc<E>) -> S` is a maker that makes a new service at every update of an endpoint;
-/// see [`Endpoints::keep_if`](crate::Endpoints::keep_if) for one that does not.
+/// see [`Endpoints::keep_if`](crate::Endpoints::keep_if) and
+/// [`Builder::keep_if`](crate::balance::Builder::keep_if) for one that does not.
 ///
-/// `poll_ready` of a service that is made must not fail: tower's balancers drop such a service for
-/// good, while the instance stays in the set, so that it gets no request until it is inserted anew. A
-/// service that lost its connection connects again and is `Pending` meanwhile, or is ready and fails
-/// in `call`.
+/// With our own [`Balance`](crate::Balance), `poll_ready` may fail: the service is made anew after a while.
+/// For tower's balancers it must not: they drop such a service for good, while the instance stays in the
+/// set, so that it gets no request until it is inserted anew.
 pub trait MakeEndpoint<K, E> {
     /// What reaches an endpoint.
     type Service;

@@ -25,8 +25,8 @@ use super::settle::{Trail, settle};
 use super::shared::{Limits, Shared};
 use super::snapshot::{Panicked, Snapshot};
 use super::view::EndpointView;
-use crate::MakeEndpoint;
 use crate::sync::{ArcSwap, Notify};
+use crate::{KeepIf, MakeEndpoint};
 
 /// Balances calls over the endpoints of a stream of changes.
 ///
@@ -110,6 +110,20 @@ impl<D, M, K, E> Builder<D, M, K, E> {
 }
 
 impl<D, M, K, E, P, C> Builder<D, M, K, E, P, C> {
+    /// Keeps the service of an endpoint at an update, and with it what is known of the endpoint, when
+    /// `rule`, given the key, the endpoint that the service was made for and the new one, says so: in
+    /// place of the maker's own rule. A closure as maker has none, so that a change of weight would make
+    /// a new service.
+    #[must_use]
+    pub fn keep_if<F>(self, rule: F) -> Builder<D, KeepIf<M, F>, K, E, P, C>
+    where
+        F: FnMut(&K, &E, &E) -> bool,
+    {
+        let Self { changes, maker, describe, policy, protocol, random, rules, limits, .. } = self;
+        let (name, status, maker) = (self.name, self.status, KeepIf::new(maker, rule));
+        Builder { changes, maker, describe, policy, protocol, random, rules, limits, name, status }
+    }
+
     /// Sets who decides where a call goes; [`PeakEwma`] by default.
     #[must_use]
     pub fn policy<Q>(self, policy: Q) -> Builder<D, M, K, E, Q, C> {

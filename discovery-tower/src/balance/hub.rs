@@ -29,6 +29,13 @@ pub(crate) enum Event<T: Parts> {
     Unready(Arc<Endpoint<T>>, SharedError),
 }
 
+/// So long after that moment; settings may be as long as they like.
+pub(crate) fn later(moment: Instant, time: Duration) -> Instant {
+    /// What clocks and timers take in any case.
+    const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+    moment + time.min(FAR)
+}
+
 pub(crate) struct Hub<T: Parts> {
     pub(crate) policy: T::Policy,
     pub(crate) protocol: T::Protocol,

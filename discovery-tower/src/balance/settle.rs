@@ -18,7 +18,7 @@ use tower::Service as _;
 use super::call::Held;
 use super::error::{CallError, Cause, SharedError, Unavailable, share};
 use super::flight::{Endpoint, Picked, guarded};
-use super::hub::Event;
+use super::hub::{Event, later};
 use super::member::Gate;
 use super::parts::Parts;
 use super::shared::Shared;
@@ -159,7 +159,7 @@ pub(crate) fn alone<T: Parts>(mut held: Held<T>) -> Settling<T> {
         let limit = endpoint.hub.limits.ready;
         let ready = std::future::poll_fn(|cx| held.service.poll_ready(cx));
         let key = endpoint.member.key().clone();
-        match tokio::time::timeout(limit, ready).await {
+        match tokio::time::timeout_at(later(Instant::now(), limit), ready).await {
             Ok(Ok(())) => Ok((held, Box::new(Trail::new()))),
             Ok(Err(error)) => Err(CallError::Failed { endpoint: key, error: share(error) }),
             Err(_) => Err(CallError::Unavailable {
@@ -231,7 +231,7 @@ async fn search<T: Parts>(
         } else {
             shared.hub.limits.ready
         };
-        let deadline = begun + limit;
+        let deadline = later(begun, limit);
         if Instant::now() >= deadline {
             return Err(nobody(shared, &snapshot, &request, trail, begun));
         }

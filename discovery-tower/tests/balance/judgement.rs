@@ -1,7 +1,7 @@
 //! Who is left out for failing, for how long, and how it comes back.
 
 use discovery_tower::balance::{
-    Availability, CallError, Ejection, LeastPending, SlowStart, Standing, SuccessRate,
+    Availability, CallError, Ejection, LeastPending, Limits, SlowStart, Standing, SuccessRate,
 };
 use futures::FutureExt as _;
 use tokio::time::Instant;
@@ -418,4 +418,41 @@ async fn one_that_is_ejected_keeps_out_when_it_is_updated() {
     balance.load(2, 100).await.assert_no_errors();
     let error = balance.ask(Request::avoiding([1, 2])).await.unwrap_err();
     assert!(matches!(error, CallError::Unavailable { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_may_be_as_long_as_they_like() {
+    use std::time::Duration;
+    let (rig, builder) = Rig::new();
+    let ejection = Ejection::default()
+        .lasting(Duration::MAX, Duration::MAX)
+        .interval(Duration::MAX)
+        .consecutive(1);
+    let limits = Limits::default().load(Duration::MAX).ready(Duration::MAX);
+    let balance: Bal<LeastPending> =
+        builder.policy(LeastPending::new()).ejection(ejection).limits(limits).spawn();
+    let waits = tokio::spawn({
+        let balance = balance.clone();
+        async move { balance.get().await.is_ok() }
+    });
+    rest().await;
+    rig.begin((0..3).map(|key| (key, spec(key))));
+    all_up(&balance, 3).await;
+    assert!(waits.await.unwrap());
+    rig.world.answer(0, Answer::Fails);
+    call_only(&balance, 0, &[1, 2], 1).await;
+    assert_eq!(ejected(&balance), [0]);
+    balance.load(3, 200).await.assert_no_errors();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_is_out_keeps_nobody_in() {
+    let (rig, builder) = Rig::new();
+    let balance: Bal<LeastPending> = builder.policy(LeastPending::new()).spawn();
+    rig.begin((0..10).map(|key| (key, if key == 0 { spec(key).suspect() } else { spec(key) })));
+    all_up(&balance, 10).await;
+    rig.world.answer_all(0..2, Answer::Fails);
+    balance.load(10, 1_000).await;
+    assert_eq!(ejected(&balance), [0, 1]);
+    balance.load(10, 200).await.assert_no_errors();
 }

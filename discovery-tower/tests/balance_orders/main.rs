@@ -13,7 +13,7 @@ mod balance;
 mod scenarios;
 mod sync;
 
-use discovery_tower::MakeEndpoint;
+use discovery_tower::{KeepIf, MakeEndpoint};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 

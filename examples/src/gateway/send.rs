@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use discovery_core::InstanceKey;
 use discovery_tower::balance::{CallError, Unavailable};
-use discovery_tower::http::{ServedBy, Tries};
+use discovery_tower::http::{HttpError, HttpErrorKind, Replay, ServedBy, Tries};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -60,6 +60,8 @@ pub(super) async fn send(
 
 fn failure(error: &CallError<InstanceKey>, tries: u32) -> Failure {
     let status = match error {
+        // What came from the client broke off.
+        CallError::Failed { .. } if is_of_the_request(error) => StatusCode::BAD_REQUEST,
         CallError::Failed { .. } | CallError::Unavailable { reason: Unavailable::Failed, .. } => {
             StatusCode::BAD_GATEWAY
         }
@@ -71,6 +73,11 @@ fn failure(error: &CallError<InstanceKey>, tries: u32) -> Failure {
         _ => error.to_string(),
     };
     Failure { status, error }
+}
+
+fn is_of_the_request(error: &CallError<InstanceKey>) -> bool {
+    let error = error.downcast_ref::<HttpError<Replay<SendBody>>>();
+    error.is_some_and(|error| error.kind() == HttpErrorKind::Request)
 }
 
 /// What is said of a service that is not known, as of one without instances.

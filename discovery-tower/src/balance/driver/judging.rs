@@ -12,10 +12,16 @@ use super::departed::Record;
 use super::entry::Panic;
 use crate::balance::ejection::{Tally, Why};
 use crate::balance::flight::Endpoint;
+use crate::balance::hub::later;
 use crate::balance::member::Gate;
 use crate::balance::parts::Parts;
 
 impl<T: Parts> Books<T> {
+    /// Whether one more may be put out; suspects that are do not count.
+    fn may_eject(&self) -> bool {
+        self.rules.ejection.may_eject(self.ejected.len() - self.gone, self.lists.len())
+    }
+
     /// An endpoint failed so often that it is to be judged.
     pub(super) fn struck(&mut self, endpoint: &Arc<Endpoint<T>>, now: Instant) {
         let Some(entry) = self.entries.of(endpoint) else { return };
@@ -36,7 +42,7 @@ impl<T: Parts> Books<T> {
     }
 
     fn eject(&mut self, id: usize, why: Why, now: Instant) {
-        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
+        let may = self.may_eject();
         if !why.is_certain() && !may {
             if self.spared.insert(id) {
                 self.review_panic();
@@ -51,7 +57,7 @@ impl<T: Parts> Books<T> {
         entry.member().forgive();
         warn!(endpoint = ?entry.member().key(), ?why, times, ?time, "endpoint is left out for failing");
         self.hub.seen.ejected(why);
-        self.leave_out(id, now + time);
+        self.leave_out(id, later(now, time));
     }
 
     fn leave_out(&mut self, id: usize, until: Instant) {
@@ -80,7 +86,7 @@ impl<T: Parts> Books<T> {
         retry_after: Option<Duration>,
         now: Instant,
     ) {
-        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
+        let may = self.may_eject();
         let time = retry_after.unwrap_or(Duration::from_secs(1));
         let time = time.min(self.rules.ejection.max_retry_after);
         let Some(entry) = self.entries.of(endpoint) else { return };
@@ -89,7 +95,7 @@ impl<T: Parts> Books<T> {
         }
         debug!(endpoint = ?entry.member().key(), ?time, "endpoint is overloaded");
         self.hub.seen.ejected(Why::Overloaded);
-        self.leave_out(endpoint.id, now + time);
+        self.leave_out(endpoint.id, later(now, time));
     }
 
     /// An endpoint on probation served a call.
@@ -122,7 +128,7 @@ impl<T: Parts> Books<T> {
 
     /// An endpoint that comes back is judged as if it had stayed.
     pub(super) fn resume(&mut self, id: usize, record: Record, now: Instant) {
-        let may = self.rules.ejection.may_eject(self.ejected.len(), self.lists.len());
+        let may = self.may_eject();
         let probation = self.rules.ejection.probation;
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.member().set_failures_in_a_row(record.failures_in_a_row);

@@ -35,7 +35,7 @@ pub use slow_start::SlowStart;
 use super::attributes::Attributes;
 use super::error::share;
 use super::flight::guarded;
-use super::hub::Event;
+use super::hub::{Event, later};
 use super::observe::Telling;
 use super::parts::Parts;
 use super::policy::Policy as _;
@@ -94,7 +94,7 @@ impl<T: Parts, D, M> Driver<T, D, M> {
         shared: &Arc<Shared<T>>,
     ) -> Self {
         let books = Books::new(shared.hub.clone(), rules);
-        let sweep_at = Instant::now() + books.interval();
+        let sweep_at = later(Instant::now(), books.interval());
         Self {
             changes: Some(changes),
             make: Make { maker, describe },
@@ -255,7 +255,7 @@ where
         }
         if now >= *this.sweep_at {
             books.sweep(now);
-            *this.sweep_at = now + books.interval();
+            *this.sweep_at = later(now, books.interval());
         }
         if books.hub.take_review() {
             let at = books.hub.at(now);

@@ -11,6 +11,10 @@ use tokio::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::failure::Failure;
 
+/// How many connections are made at a time: who waits may be served elsewhere meanwhile, and a burst
+/// of requests asks several endpoints each.
+const AT_A_TIME: usize = 8;
+
 /// A connection, as far as the decisions need it.
 pub(super) trait Link: Sized {
     /// Whether it is not closed.
@@ -148,7 +152,7 @@ impl<C: Link, W> State<C, W> {
             ));
         }
         // While it is not known that the instance is back, one at a time looks.
-        let most = if self.failing.is_some() { 1 } else { self.waiters.len() };
+        let most = if self.failing.is_some() { 1 } else { self.waiters.len().min(AT_A_TIME) };
         if self.connecting < most && self.places < self.limits.max_connections {
             self.connecting += 1;
             self.places += 1;
