@@ -111,6 +111,19 @@ impl fmt::Debug for RetryLayer {
     }
 }
 
+/// An error that may be that of a call through a balancer. [`Retry`] looks for that in the errors of the
+/// service that it is put around.
+pub trait CallFailure: From<CallError<InstanceKey>> {
+    /// What the balancer said, if it was asked.
+    fn failure(&self) -> Option<&CallError<InstanceKey>>;
+}
+
+impl CallFailure for CallError<InstanceKey> {
+    fn failure(&self) -> Option<&CallError<InstanceKey>> {
+        Some(self)
+    }
+}
+
 /// Tries requests again at other instances, by the rules of its [`RetryLayer`].
 ///
 /// When nobody is left to try, the last response or error stands. Dropping the future of a call
@@ -123,13 +136,15 @@ pub struct Retry<S> {
 
 impl<S, B, R> Service<Request<B>> for Retry<S>
 where
-    S: Service<Request<Replay<B>>, Response = Response<R>, Error = CallError<InstanceKey>> + Clone,
+    S: Service<Request<Replay<B>>, Response = Response<R>> + Clone,
+    S::Error: CallFailure,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = Response<R>;
-    type Error = CallError<InstanceKey>;
-    type Future = tower::retry::future::ResponseFuture<Attempts<R>, S, Request<Replay<B>>>;
+    type Error = S::Error;
+    type Future =
+        tower::retry::future::ResponseFuture<Attempts<R, S::Error>, S, Request<Replay<B>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -152,14 +167,14 @@ where
 }
 
 /// The attempts at one request.
-pub struct Attempts<R> {
+pub struct Attempts<R, E = CallError<InstanceKey>> {
     layer: RetryLayer,
     tries: Tries,
     /// How many of them have reached an instance.
     made: u32,
     tried: Avoid,
     /// What stands if nobody is left to try.
-    last: Option<Result<Response<R>, CallError<InstanceKey>>>,
+    last: Option<Result<Response<R>, E>>,
 }
 
 /// Whether to do it twice is the same as to do it once. (TRACE is, too, and nobody retries that.)
@@ -171,9 +186,9 @@ fn is_trouble(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-impl<B, R> tower::retry::Policy<Request<Replay<B>>, Response<R>, CallError<InstanceKey>>
-    for Attempts<R>
+impl<B, R, E> tower::retry::Policy<Request<Replay<B>>, Response<R>, E> for Attempts<R, E>
 where
+    E: CallFailure,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     type Future = Ready<()>;
@@ -181,9 +196,10 @@ where
     fn retry(
         &mut self,
         request: &mut Request<Replay<B>>,
-        result: &mut Result<Response<R>, CallError<InstanceKey>>,
+        result: &mut Result<Response<R>, E>,
     ) -> Option<Ready<()>> {
-        if result.as_ref().is_err_and(CallError::is_unsent) {
+        let failure = result.as_ref().err().and_then(CallFailure::failure);
+        if failure.is_some_and(CallError::is_unsent) {
             // Nobody is left to try.
             if let Some(last) = self.last.take() {
                 *result = last;
@@ -199,14 +215,15 @@ where
                 (by, is_trouble(response.status()))
             }
             Err(error) => {
-                let lost = error.downcast_ref::<HttpError<Replay<B>>>();
+                let failure = error.failure();
+                let lost = failure.and_then(CallError::downcast_ref::<HttpError<Replay<B>>>);
                 let spoilt = lost.is_some_and(|lost| lost.kind() == HttpErrorKind::Request);
                 if spoilt && let Some(last) = self.last.take() {
                     // Since the last attempt was answered, too much of the body has passed there.
                     *result = last;
                     return None;
                 }
-                (error.endpoint(), lost.is_some_and(HttpError::is_reset))
+                (failure.and_then(CallError::endpoint), lost.is_some_and(HttpError::is_reset))
             }
         };
         if !again || !whole || !is_repeatable(request.method()) || self.made > self.layer.retries {
@@ -227,7 +244,7 @@ where
         }
         request.extensions_mut().insert(self.tried.clone());
         let nobody = CallError::NoEndpoints { service: None };
-        self.last = Some(std::mem::replace(result, Err(nobody)));
+        self.last = Some(std::mem::replace(result, Err(nobody.into())));
         Some(ready(()))
     }
 
@@ -246,7 +263,7 @@ where
     }
 }
 
-impl<R> Clone for Attempts<R> {
+impl<R, E> Clone for Attempts<R, E> {
     /// Before the first attempt.
     fn clone(&self) -> Self {
         Self {
@@ -259,7 +276,7 @@ impl<R> Clone for Attempts<R> {
     }
 }
 
-impl<R> fmt::Debug for Attempts<R> {
+impl<R, E> fmt::Debug for Attempts<R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attempts").field("tried", &self.tried).finish_non_exhaustive()
     }
