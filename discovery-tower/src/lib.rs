@@ -17,8 +17,9 @@ pub use endpoints::Endpoints;
 pub use error::BalanceError;
 #[cfg(feature = "http")]
 pub use http::{
-    HttpBalance, HttpConfig, HttpEndpoint, HttpError, HttpErrorKind, HttpMaker, HttpVersion,
-    PoolConfig, PooledBody, PooledEndpoint, PooledMaker, ServedBy,
+    ClientError, HttpBalance, HttpClient, HttpClientBuilder, HttpConfig, HttpEndpoint, HttpError,
+    HttpErrorKind, HttpMaker, HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker,
+    ServedBy,
 };
 pub use load::{
     LoadMeasure, Measured, MeasuredLoad, MeasuredMaker, PeakEwmaMaker, PendingRequestsMaker,

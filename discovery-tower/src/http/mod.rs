@@ -2,13 +2,14 @@
 //!
 //! [`balance`] puts our balancer over [`pool`]ed endpoints, which connect before they are given a
 //! request, over HTTP/1.1 or HTTP/2. [`RetryLayer`] tries again, at another instance, what may be done
-//! twice.
+//! twice. A [`client`] does all of it by the names of services.
 //!
 //! For tower's own balancers, which drop a service that fails to become ready, there is [`HttpEndpoint`],
 //! on hyper-util's client: it is always ready, and a connection that cannot be made is the error of the
 //! request that needed it, which the error gives back. [`p2c`] puts tower's balancer over these.
 
 mod classify;
+pub mod client;
 mod connect;
 mod endpoint;
 mod error;
@@ -25,6 +26,7 @@ use discovery_core::{Instance, InstanceChanges, InstanceKey, InstanceStatus};
 use http_body::Body;
 use tower::BoxError;
 
+pub use client::{ClientBody, ClientError, ClientFuture, HttpClient, HttpClientBuilder};
 pub use endpoint::{HttpEndpoint, HttpFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use maker::{HttpConfig, HttpMaker};

@@ -1,0 +1,180 @@
+//! What a client is told, before it is made.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Uri};
+use discovery_core::{Instance, ServiceName, Source, StaticSource};
+use http_body::Body;
+use tower::BoxError;
+
+use super::service::HttpClient;
+use crate::balance::{Builder, Ejection, Limits, SlowStart};
+use crate::http::{Http, HttpBalance, PoolConfig, PooledMaker};
+
+/// Makes an [`HttpClient`]. What is not set is as with [`http::balance`](crate::http::balance).
+#[derive(Clone)]
+pub struct HttpClientBuilder {
+    pub(super) making: Making,
+    pub(super) idle: Duration,
+    pub(super) max_services: usize,
+    pub(super) max_hosts: usize,
+    pub(super) pass_through: Option<PassThrough>,
+}
+
+pub(super) type PassThrough = Arc<dyn Fn(&Uri) -> bool + Send + Sync>;
+
+/// How a balancer is made.
+#[derive(Clone)]
+pub(super) struct Making {
+    source: Arc<dyn Source>,
+    pool: PoolConfig,
+    limits: Limits,
+    ejection: Ejection,
+    slow_start: SlowStart,
+}
+
+impl HttpClientBuilder {
+    /// Services are looked up in `source`: any [`Source`], `Arc<dyn Source>` included.
+    pub fn new(source: impl Source + 'static) -> Self {
+        Self {
+            making: Making {
+                source: Arc::new(source),
+                pool: PoolConfig::default(),
+                limits: Limits::default(),
+                ejection: Ejection::default(),
+                slow_start: SlowStart::default(),
+            },
+            idle: Duration::from_secs(600),
+            max_services: 4096,
+            max_hosts: 256,
+            pass_through: None,
+        }
+    }
+
+    /// Sets how connections to instances are made and kept.
+    #[must_use]
+    pub fn pool(mut self, pool: PoolConfig) -> Self {
+        self.making.pool = pool;
+        self
+    }
+
+    /// Sets how long calls wait for an instance.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.making.limits = limits;
+        self
+    }
+
+    /// Sets when instances that fail are left out.
+    #[must_use]
+    pub fn ejection(mut self, ejection: Ejection) -> Self {
+        self.making.ejection = ejection;
+        self
+    }
+
+    /// Sets how an instance that is new among others comes to its share.
+    #[must_use]
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.making.slow_start = slow_start;
+        self
+    }
+
+    /// Sets for how long nobody has to have used a service for its balancer to be dropped, with its
+    /// connections and its watch: 10 minutes. It is never dropped before, nor while a call is under way
+    /// or a body is read, and at most an eighth of that time later.
+    #[must_use]
+    pub fn idle(self, idle: Duration) -> Self {
+        Self { idle, ..self }
+    }
+
+    /// Sets how many services there are a balancer for at most: 4096. One more drops the one that has
+    /// not been used for longest; when all are in use, its requests are refused with
+    /// [`TooMany`](super::ClientError::TooMany). 0 is taken as 1.
+    #[must_use]
+    pub fn max_services(self, max_services: usize) -> Self {
+        Self { max_services, ..self }
+    }
+
+    /// Lets requests pass through to ordinary hosts: those of whose URI `allowed` says `true` go to the
+    /// host and port that stand there, and are not looked up in the source. By default there are none.
+    ///
+    /// Such a host is served like a service of one instance, `host/authority`: that is what
+    /// [`ServedBy`](crate::ServedBy) and errors name. Host names are resolved for each connection.
+    #[must_use]
+    pub fn pass_through(self, allowed: impl Fn(&Uri) -> bool + Send + Sync + 'static) -> Self {
+        Self { pass_through: Some(Arc::new(allowed)), ..self }
+    }
+
+    /// Sets how many hosts there are connections to at most, those passed through: 256. Else as
+    /// [`max_services`](Self::max_services).
+    #[must_use]
+    pub fn max_hosts(self, max_hosts: usize) -> Self {
+        Self { max_hosts, ..self }
+    }
+
+    /// The client. `B` is the body of requests.
+    pub fn build<B>(self) -> HttpClient<B>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        HttpClient::made(self)
+    }
+}
+
+impl Making {
+    /// A balancer over the instances of a service.
+    pub(super) fn service<B>(&self, service: &ServiceName) -> HttpBalance<B>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.balance(&self.source, service, service.as_str())
+    }
+
+    /// The same over this one, which is called by its id: its host may be named like a service.
+    pub(super) fn host<B>(&self, host: Instance) -> HttpBalance<B>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let key = host.key();
+        self.balance(&StaticSource::new([host]), &key.service, key.id.as_str())
+    }
+
+    fn balance<B>(&self, source: &dyn Source, service: &ServiceName, name: &str) -> HttpBalance<B>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let changes = source.watch(service);
+        let status = changes.status();
+        Builder::new(changes, PooledMaker::with(self.pool.clone()))
+            .protocol(Http::new())
+            .limits(self.limits)
+            .ejection(self.ejection.clone())
+            .slow_start(self.slow_start)
+            .named(name)
+            .status(status)
+            .spawn::<_, Request<B>, _>()
+    }
+}
+
+impl fmt::Debug for HttpClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClientBuilder")
+            .field("pool", &self.making.pool)
+            .field("limits", &self.making.limits)
+            .field("idle", &self.idle)
+            .field("max_services", &self.max_services)
+            .field("max_hosts", &self.max_hosts)
+            .field("passes_through", &self.pass_through.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,196 @@
+//! The client that people hold.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::http::{Request, Response, Uri};
+use discovery_core::{ServiceName, Source};
+use http_body::Body;
+use tokio::task::AbortHandle;
+use tower::{BoxError, Service};
+
+use super::body::ClientBody;
+use super::builder::{HttpClientBuilder, Making, PassThrough};
+use super::cache::{Cache, Full};
+use super::error::ClientError;
+use super::future::ClientFuture;
+use super::route;
+use super::usage::InUse;
+use crate::http::HttpBalance;
+
+/// Sends `http://orders/v1/7` to an instance of the service `orders`. Cheap to clone; clones share the
+/// balancers and connections. See the [module](super) for what holds.
+///
+/// It is a [`Service`] that is always ready: a call waits by itself, as long as the
+/// [`Limits`](crate::Limits) say.
+pub struct HttpClient<B>(Arc<Shared<B>>)
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>;
+
+struct Shared<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    services: Cache<HttpBalance<B>>,
+    /// Those that are passed through, by authority: what is a host for one request may be the name of
+    /// a service for another.
+    hosts: Cache<HttpBalance<B>>,
+    making: Making,
+    pass_through: Option<PassThrough>,
+    idle: Duration,
+    /// Drops what is not used, from the first use on.
+    sweeper: OnceLock<AbortHandle>,
+}
+
+impl<B> HttpClient<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// A client for the services in `source`, with the defaults of an [`HttpClientBuilder`].
+    pub fn new(source: impl Source + 'static) -> Self {
+        HttpClientBuilder::new(source).build()
+    }
+
+    pub(super) fn made(builder: HttpClientBuilder) -> Self {
+        let HttpClientBuilder { making, idle, max_services, max_hosts, pass_through } = builder;
+        Self(Arc::new(Shared {
+            services: Cache::new(max_services),
+            hosts: Cache::new(max_hosts),
+            making,
+            pass_through,
+            idle,
+            sweeper: OnceLock::new(),
+        }))
+    }
+
+    /// The services that there is a balancer for now, in no order, with their balancers: for pages and
+    /// metrics. Who keeps a balancer keeps its watch and its connections.
+    pub fn services(&self) -> Vec<(ServiceName, HttpBalance<B>)> {
+        let named = |(name, balance): (Arc<str>, _)| Some((ServiceName::new(name).ok()?, balance));
+        self.0.services.values().into_iter().filter_map(named).collect()
+    }
+}
+
+impl<B> Shared<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// The balancer that a request with this URI goes through, in use.
+    fn balance(self: &Arc<Self>, uri: &Uri) -> Result<(HttpBalance<B>, InUse), ClientError> {
+        let authority = route::authority(uri)?;
+        let passed = self.pass_through.as_ref().is_some_and(|allowed| allowed(uri));
+        let cache = if passed { &self.hosts } else { &self.services };
+        match cache.get(authority) {
+            Some(found) => Ok(found),
+            None => self.make(authority, passed),
+        }
+    }
+
+    #[cold]
+    fn make(
+        self: &Arc<Self>,
+        authority: &str,
+        passed: bool,
+    ) -> Result<(HttpBalance<B>, InUse), ClientError> {
+        let made = if passed {
+            let host = route::host(authority)?;
+            self.hosts.get_or_make(authority, || self.making.host(host))
+        } else {
+            let service = route::service(authority)?;
+            self.services.get_or_make(authority, || self.making.service(&service))
+        };
+        self.sweeper
+            .get_or_init(|| tokio::spawn(sweep(Arc::downgrade(self), self.idle)).abort_handle());
+        made.map_err(|Full { limit }| ClientError::TooMany { host: authority.into(), limit })
+    }
+}
+
+/// Drops what is not used, late by a step at most.
+async fn sweep<B>(shared: Weak<Shared<B>>, idle: Duration)
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let step = (idle / 8).max(Duration::from_millis(1));
+    loop {
+        tokio::time::sleep(step).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.services.sweep(idle);
+        shared.hosts.sweep(idle);
+    }
+}
+
+impl<B> Drop for Shared<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn drop(&mut self) {
+        if let Some(sweeper) = self.sweeper.get() {
+            sweeper.abort();
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for HttpClient<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ClientBody>;
+    type Error = ClientError;
+    type Future = ClientFuture<<HttpBalance<B> as Service<Request<B>>>::Future>;
+
+    /// Always ready: a call waits by itself.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.0.balance(request.uri()) {
+            Ok((mut balance, in_use)) => ClientFuture::called(balance.call(request), in_use),
+            Err(error) => ClientFuture::refused(error),
+        }
+    }
+}
+
+impl<B> Clone for HttpClient<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B> fmt::Debug for HttpClient<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient")
+            .field("services", &self.0.services.len())
+            .field("hosts", &self.0.hosts.len())
+            .finish_non_exhaustive()
+    }
+}
