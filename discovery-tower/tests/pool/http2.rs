@@ -127,7 +127,9 @@ async fn failures_while_connections_go(request: fn() -> Request<Body>) -> usize 
                 match call(&endpoint, request()).await {
                     Ok(response) => drop(text(response).await),
                     Err(error) => {
-                        assert!(error.is_unsent(), "{error:?}");
+                        // Where a socket is closed with bytes of ours unread, what the server said last
+                        // may be lost with it: then it is not known, and not claimed, that nothing came.
+                        assert!(error.is_unsent() || error.is_reset(), "{error:?}");
                         failures += 1;
                     }
                 }

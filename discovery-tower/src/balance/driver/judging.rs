@@ -13,7 +13,7 @@ use super::entry::Panic;
 use crate::balance::ejection::{Tally, Why};
 use crate::balance::flight::Endpoint;
 use crate::balance::hub::later;
-use crate::balance::member::Gate;
+use crate::balance::member::{Gate, Standing};
 use crate::balance::parts::Parts;
 
 impl<T: Parts> Books<T> {
@@ -33,7 +33,8 @@ impl<T: Parts> Books<T> {
         let member = entry.member();
         let why = if member.is_suspect() {
             Why::Suspect
-        } else if member.gate() == Gate::Probation {
+        } else if member.standing() == Standing::Probation {
+            // Not by its gate, which a call may have closed since.
             Why::Probation
         } else {
             Why::Consecutive

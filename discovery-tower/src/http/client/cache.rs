@@ -193,8 +193,13 @@ mod tests {
         let cache = Cache::new(1);
         let latest = AtomicUsize::new(0);
         let over = AtomicBool::new(false);
+        let begun = std::time::Instant::now();
         let user = || {
-            for _ in 0..20_000 {
+            let mut times = 0;
+            // Long enough for it to have been dropped, whatever threads do.
+            let dropped = || latest.load(Ordering::SeqCst) > 10;
+            while times < 20_000 || (!dropped() && begun.elapsed().as_secs() < 20) {
+                times += 1;
                 let make = || latest.fetch_add(1, Ordering::SeqCst) + 1;
                 let (mine, in_use) = cache.get_or_make("a", make).unwrap();
                 assert_eq!(latest.load(Ordering::SeqCst), mine);
