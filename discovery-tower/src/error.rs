@@ -8,6 +8,8 @@ use std::time::Duration;
 use discovery_core::SourceError;
 use tower::BoxError;
 
+use crate::balance::Of;
+
 /// Why a call through a [`SharedBalance`](crate::SharedBalance) has no response.
 ///
 /// `service` is the name from [`SharedBalance::named`](crate::SharedBalance::named), if it has one.
@@ -91,18 +93,6 @@ impl Error for BalanceError {
             Self::NotLoaded { cause, .. } => cause.as_ref().map(|cause| cause as _),
             Self::Failed(error) => error.source(),
             Self::NoInstances { .. } | Self::NotReady { .. } => None,
-        }
-    }
-}
-
-/// ` of orders`, or nothing.
-struct Of<'a>(Option<&'a str>);
-
-impl fmt::Display for Of<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(service) => write!(f, " of {service}"),
-            None => Ok(()),
         }
     }
 }

@@ -168,7 +168,7 @@ impl fmt::Display for Unavailable {
 }
 
 /// ` of orders`, or nothing.
-struct Of<'a>(Option<&'a str>);
+pub(crate) struct Of<'a>(pub(crate) Option<&'a str>);
 
 impl fmt::Display for Of<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -39,6 +39,7 @@ pub use call::Call;
 pub use driver::{Driver, SlowStart};
 pub use ejection::{Ejection, SuccessRate};
 pub use entropy::{Entropy, Seeded};
+pub(crate) use error::Of;
 pub use error::{CallError, Cause, Unavailable};
 pub use flight::Completion;
 pub use handle::{Balance, Builder};
