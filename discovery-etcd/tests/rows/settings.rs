@@ -284,9 +284,10 @@ async fn connections_are_made_by_the_given_function_and_its_errors_are_told() {
             // The watches' connection and the registrations'.
             let both = async || calls.load(Ordering::Relaxed) >= before + 2;
             eventually(NOW_AFTER_OUTAGE, "two calls", both).await;
-            // That it was called is not that it has connected; this needs the new connection.
-            registration.update(|instance| instance.weight = Weight::new(round)).unwrap();
+            // That it was called is not that it has connected; this needs both new connections.
+            registration.update(|instance| instance.weight = Weight::new(1 + round)).unwrap();
             registered(&registration, NOW_AFTER_OUTAGE).await;
+            view.until_true(&truth, PREFIX, NOW_AFTER_OUTAGE).await;
         }
         registration.deregister().await.unwrap();
     })
