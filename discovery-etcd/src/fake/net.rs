@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -286,7 +287,7 @@ impl Connect for Fake {
                 Ok(living)
             })
             .await?;
-        Ok(FakeWire { etcd: self.clone(), life })
+        Ok(FakeWire { etcd: self.clone(), life, tokens: Arc::default() })
     }
 }
 
@@ -294,6 +295,7 @@ impl Connect for Fake {
 pub(crate) struct FakeWire {
     etcd: Fake,
     life: watch::Receiver<Life>,
+    tokens: Arc<AtomicU64>,
 }
 
 impl FakeWire {
@@ -323,19 +325,17 @@ impl Wire for FakeWire {
     fn stream(&self) -> FakeStream {
         let (to, from) = mpsc::unbounded_channel();
         self.etcd.lock().streams += 1;
-        let (etcd, life) = (self.etcd.clone(), self.life.clone());
-        FakeStream {
-            wire: FakeWire { etcd, life },
-            to,
-            from,
-            creating: false,
-            next: None,
-            probed: None,
-        }
+        FakeStream { wire: self.clone(), to, from, creating: false, next: None, probed: None }
     }
 
     async fn refresh(&self) -> Result<()> {
-        self.ask(false, |_| Ok(())).await
+        self.ask(false, |_| Ok(())).await?;
+        self.tokens.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
     }
 
     async fn members(&self) -> Result<Vec<String>> {

@@ -1,6 +1,6 @@
-//! The streams of watches of one connection: a single one, unless a watch was denied on it. A stream
-//! keeps the token that it was opened with, so once that may be dead the next watch is created on
-//! another stream; the watches that stand go on where they are.
+//! The streams of watches of one connection: a single one, unless something was denied. A stream keeps
+//! the token that it was opened with, so once that was in doubt the next watch is created on another
+//! stream; the watches that stand go on where they are.
 
 use std::future::pending;
 
@@ -20,44 +20,41 @@ pub(super) struct Streams<S> {
     all: Vec<(u32, S)>,
     /// Counts the streams.
     last: u32,
-    /// The last stream's token may be dead.
-    is_spent: bool,
+    /// The count of [tokens](crate::wire::Wire::tokens) as of which the last one was opened.
+    token: u64,
 }
 
 impl<S: WatchStream> Streams<S> {
     pub(super) fn new() -> Self {
-        Self { all: Vec::new(), last: 0, is_spent: false }
+        Self { all: Vec::new(), last: 0, token: 0 }
     }
 
     /// The first stream of a connection.
-    pub(super) fn begin(&mut self, stream: S) {
+    pub(super) fn begin(&mut self, token: u64, stream: S) {
         self.last += 1;
         self.all = vec![(self.last, stream)];
-        self.is_spent = false;
+        self.token = token;
     }
 
-    /// Creates a watch, on a new stream if need be; streams that `is_used` does not know are ended then.
+    /// Creates a watch, on a new stream if the last one may have another `token`; streams that `is_used`
+    /// does not know are ended then.
     pub(super) fn create(
         &mut self,
         id: i64,
         keys: Keys,
+        token: u64,
         open: impl FnOnce() -> S,
         is_used: impl Fn(u32) -> bool,
     ) {
-        if self.is_spent {
+        if self.token != token {
             self.all.retain(|(number, _)| is_used(*number));
             self.last += 1;
-            self.is_spent = false;
+            self.token = token;
             self.all.push((self.last, open()));
         }
         if let Some((_, stream)) = self.all.last_mut() {
             stream.create(id, keys);
         }
-    }
-
-    /// A watch was denied: the next one is created on a new stream.
-    pub(super) fn spend(&mut self) {
-        self.is_spent = true;
     }
 
     /// Ends a watch.

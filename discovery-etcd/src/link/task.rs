@@ -18,7 +18,7 @@ use super::ticket::{Backlog, Command, Letter, News, Request, Ticket, Wish, weigh
 use super::watches::{CREATED_WITHIN, Owner, Watches};
 use crate::rotation::Rotation;
 use crate::wait::{BoxFuture, answered, reached};
-use crate::wire::{ANY, Connect, Event, Heard, Keys, Kind, Result, Wire, WireError};
+use crate::wire::{ANY, Connect, Event, Heard, Keys, Result, Wire, WireError};
 
 /// So many bytes of events may wait for a user. Who is further behind lists anew, which is bounded by
 /// what there is and not by what happened.
@@ -133,7 +133,7 @@ impl<C: Connect> Keeper<C> {
                 Next::Command(Some(command)) => self.command(command, now),
                 Next::Connected(Ok(wire)) => {
                     self.connecting = None;
-                    self.streams.begin(wire.stream());
+                    self.streams.begin(wire.tokens(), wire.stream());
                     self.wire = Some(wire);
                     self.machine.handle(Input::Connected, now);
                 }
@@ -181,7 +181,7 @@ impl<C: Connect> Keeper<C> {
         let Some(wire) = &self.wire else { return };
         if let Some((id, keys)) = self.watches.next(now) {
             let is_used = |stream| self.watches.is_used(stream);
-            self.streams.create(id, keys, || wire.stream(), is_used);
+            self.streams.create(id, keys, wire.tokens(), || wire.stream(), is_used);
         }
     }
 
@@ -272,9 +272,6 @@ impl<C: Connect> Keeper<C> {
                 None => self.streams.cancel(place(id)),
             },
             Heard::Refused(error) => {
-                if error.kind == Kind::Denied {
-                    self.streams.spend();
-                }
                 if let Some(owner) = self.watches.refused() {
                     self.tell(owner, News::Refused(error));
                 }

@@ -133,9 +133,11 @@ async fn next(user: &mut User) -> News<FakeWire> {
     timeout(s(30), user.next()).await.expect("some news").expect("the link lives")
 }
 
-async fn up(user: &mut User) {
-    let news = next(user).await;
-    assert!(matches!(news, News::Up(_)), "{}", text(&news));
+async fn up(user: &mut User) -> FakeWire {
+    match next(user).await {
+        News::Up(wire) => wire,
+        other => panic!("{}", text(&other)),
+    }
 }
 
 async fn down(user: &mut User) -> WireError {
@@ -217,12 +219,14 @@ async fn many_users_share_one_connection_and_one_stream() {
 async fn a_watch_that_is_denied_or_ended_disturbs_no_other() {
     let rig = Rig::new();
     let mut users = rig.watchers(3).await;
-    let mut denied = rig.user().await;
+    let mut denied = rig.link.join();
+    let wire = up(&mut denied).await;
     rig.etcd.with(|store| store.forbidden = Some(b"secret/".to_vec()));
     for _ in 0..3 {
         denied.open(prefix("secret/"));
         let News::Refused(error) = next(&mut denied).await else { panic!("it may not") };
         assert_eq!(error.kind, Kind::Denied);
+        wire.refresh().await.unwrap();
     }
     // Nor is its next watch disturbed by that.
     watch(&mut denied, "x/").await;
@@ -245,8 +249,27 @@ async fn a_watch_that_is_denied_or_ended_disturbs_no_other() {
         }
     }
     assert_eq!((ended, rig.attempts()), (1, 1));
-    // Each denial may be the stream's token's: the next attempt was on another stream.
+    // Each denial may be the stream's token's: after a refresh the next attempt was on another stream.
     assert_eq!(rig.etcd.streams(), 1 + 3);
+}
+
+/// A stream keeps the token that it was opened with, so who was denied anything needs another one.
+#[tokio::test(start_paused = true)]
+async fn after_a_refresh_watches_are_created_on_one_other_stream() {
+    let rig = Rig::new();
+    let mut users = [rig.link.join(), rig.user().await, rig.user().await];
+    let wire = up(&mut users[0]).await;
+    watch(&mut users[0], "0/").await;
+    watch(&mut users[1], "1/").await;
+    assert_eq!(rig.etcd.streams(), 1);
+    wire.refresh().await.unwrap();
+    watch(&mut users[1], "1/").await;
+    watch(&mut users[2], "2/").await;
+    assert_eq!(rig.etcd.streams(), 2);
+    for (number, user) in users.iter_mut().enumerate() {
+        rig.write(&format!("{number}/x"));
+        assert_eq!(changed(user).await, [format!("{number}/x")]);
+    }
 }
 
 /// A user that does not read must not cost more than the set is worth.

@@ -107,6 +107,8 @@ pub(crate) struct Machine {
     hold: Instant,
     /// A new token was asked for since something went well.
     refreshed: bool,
+    /// The watch was denied while something else was being asked.
+    not_watched: Option<WireError>,
     /// The last question was not answered, over a connection that is alive.
     unanswered: bool,
     /// Since when the member has no leader.
@@ -137,6 +139,7 @@ impl Machine {
             verify_at: now,
             hold: now,
             refreshed: false,
+            not_watched: None,
             unanswered: false,
             electing: None,
             backoff: Backoff::default(),
@@ -268,9 +271,6 @@ impl Machine {
             self.hold = now;
             self.actions.push_back(Action::Hurry { until });
             self.report(RegistrationState::Deregistering);
-        } else if let (Place::Absent, None) = (&self.place, self.value()) {
-            // Not to be listed, and not listed.
-            self.settle(Place::Absent);
         }
     }
 
@@ -281,6 +281,7 @@ impl Machine {
         self.early = None;
         self.hold = now;
         self.refreshed = false;
+        self.not_watched = None;
         self.unanswered = false;
         self.electing = None;
         if let Some(lease) = &mut self.lease {
@@ -401,6 +402,10 @@ impl Machine {
         if self.asked.is_some() || !up {
             return;
         }
+        if let Some(error) = self.not_watched.take() {
+            return self.denied(error, now);
+        }
+        self.settle_unlisted();
         if self.goes() {
             if now >= self.hold {
                 self.leave(now);

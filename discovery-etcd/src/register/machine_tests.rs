@@ -419,3 +419,30 @@ fn late_news_of_a_connection_that_was_given_up_is_ignored() {
     rig.up();
     assert_eq!(rig.question(), Question::Renew { lease });
 }
+
+/// A put under way may list what is not to be listed any more.
+#[test]
+fn what_is_not_to_be_listed_is_not_so_before_a_put_of_before_is_answered() {
+    for lost in [false, true] {
+        let (mut rig, lease) = Rig::registered();
+        rig.want(unlisted(2));
+        rig.done(11);
+        rig.want(present(HERE, 3));
+        rig.puts(HERE, lease, Guard::Absent);
+        rig.want(unlisted(4));
+        assert!(rig.is_registered(2), "it is not known yet");
+        rig.event(deleted(12));
+        assert!(rig.is_registered(2), "that says nothing of the put");
+        if lost {
+            // Refused: it was never put.
+            rig.fail(Kind::Busy);
+        } else {
+            rig.done(13);
+            assert!(rig.is_registered(2));
+            rig.deletes(lease);
+            rig.done(14);
+        }
+        assert!(rig.is_registered(4), "{lost}");
+        assert_eq!(rig.asked, None);
+    }
+}

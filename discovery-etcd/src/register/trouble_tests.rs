@@ -169,6 +169,19 @@ fn a_watch_that_is_denied_has_a_new_token_asked_for_too() {
     assert!(rig.opens && waited >= ms(8_000) && waited <= ms(12_000), "{waited:?}");
 }
 
+#[test]
+fn a_watch_that_is_denied_while_the_lease_is_renewed_has_a_new_token_asked_for_then() {
+    let (mut rig, lease) = Rig::registered();
+    rig.reconnect();
+    assert_eq!(rig.question(), Question::Renew { lease });
+    rig.hear(Input::NotWatching(error(Kind::Denied)));
+    rig.opens = false;
+    rig.renewed(lease);
+    assert_eq!(rig.question(), Question::Refresh);
+    rig.answer(Answer::Refreshed);
+    assert!(rig.opens, "at once");
+}
+
 /// What is denied can be mended within a lease's time, and should cost nothing then.
 #[test]
 fn what_is_denied_is_not_at_the_cost_of_the_lease() {

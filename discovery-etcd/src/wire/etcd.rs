@@ -1,6 +1,6 @@
 //! The waist over `etcd-client`, whose types are mapped to ours at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -130,6 +130,7 @@ impl Connect for EtcdConnector {
                 good: Instant::now(),
                 refused: None,
             }),
+            tokens: AtomicU64::new(0),
             pages: self.pages.clone(),
             endpoint: Arc::from(endpoint),
             secure: endpoint.starts_with("https://"),
@@ -146,6 +147,7 @@ struct Inner {
     client: Client,
     credentials: SharedCredentials,
     presented: tokio::sync::Mutex<Presented>,
+    tokens: AtomicU64,
     pages: Arc<Pages>,
     endpoint: Arc<str>,
     secure: bool,
@@ -243,6 +245,7 @@ impl Wire for EtcdWire {
             match self.try_token().await {
                 Ok(true) => {
                     presented.good = now;
+                    self.0.tokens.fetch_add(1, Ordering::Release);
                     return Ok(());
                 }
                 Ok(false) => {}
@@ -258,6 +261,7 @@ impl Wire for EtcdWire {
         }
         match &result {
             Ok(()) => {
+                self.0.tokens.fetch_add(1, Ordering::Release);
                 *presented = Presented { credentials: Some(credentials), good: now, refused: None };
             }
             Err(error) if error.kind == Kind::Denied => {
@@ -266,6 +270,10 @@ impl Wire for EtcdWire {
             Err(_) => {}
         }
         result
+    }
+
+    fn tokens(&self) -> u64 {
+        self.0.tokens.load(Ordering::Acquire)
     }
 
     async fn members(&self) -> Result<Vec<String>> {

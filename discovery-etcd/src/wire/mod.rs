@@ -40,6 +40,10 @@ pub(crate) trait Wire: Clone + Send + Sync + 'static {
     /// presented again for some time, unless the credentials have changed.
     fn refresh(&self) -> impl Future<Output = Result<()>> + Send;
 
+    /// Counts how often the token was found to be good, or replaced, after it had been in doubt. A
+    /// stream keeps the token that it was opened with: one of an earlier count may have a dead one.
+    fn tokens(&self) -> u64;
+
     /// Where the members of the cluster serve clients.
     fn members(&self) -> impl Future<Output = Result<Vec<String>>> + Send;
 

@@ -113,16 +113,18 @@ async fn row_13_a_half_open_connection_is_noticed_and_left() {
     on_all_versions(async |version| {
         let etcd = Etcd::start(version).await;
         let truth = Truth::new(etcd.client_addr());
-        let (one, two) = (Proxy::start(etcd.client_addr()), Proxy::start(etcd.client_addr()));
+        let (used, other) = (Proxy::start(etcd.client_addr()), Proxy::start(etcd.client_addr()));
+        // So that both the watches and the registrations are there.
+        other.refuse();
         fill(&truth, 2).await;
-        let registry = of([one.url(), two.url()]);
+        let registry = of([used.url(), other.url()]);
         let view = View::new(registry.watch_all());
         let registration = registry.register(instance("orders", "own", 9));
         registration.registered().await.unwrap();
         view.until_true(&truth, PREFIX, NOW).await;
         let lease = truth.get(key("orders", "own")).await.unwrap().unwrap().lease;
 
-        let (used, other) = if one.accepted() > 0 { (&one, &two) } else { (&two, &one) };
+        other.pass();
         used.black_hole();
         let cut = Instant::now();
         truth.put(key("orders", "1"), value(100)).await.unwrap();

@@ -174,12 +174,7 @@ impl Machine {
         *watch = Watch::None;
         self.place = Place::Unknown;
         if error.kind == Kind::Denied {
-            if self.asked.is_none() {
-                self.denied(error, now);
-            } else {
-                self.hold = now + backoff::denied(&mut self.rng);
-                self.trouble(error);
-            }
+            self.not_watched = Some(error);
             return;
         }
         self.hold = now + self.backoff.next(&mut self.rng);

@@ -3,9 +3,9 @@
 use discovery_core::{Address, Conflict, RegistrationState, SourceError};
 use tokio::time::Instant;
 
-use super::{Link, Machine};
+use super::{Asked, Link, Machine};
 use crate::register::OnConflict;
-use crate::register::messages::{Home, Wanted};
+use crate::register::messages::{Home, Question, Wanted};
 use crate::wire::{Event, KeyValue};
 
 /// What is known of the key.
@@ -92,6 +92,18 @@ impl Machine {
         });
     }
 
+    /// Not to be listed, and not listed: that is as wanted, unless a put of before is under way.
+    pub(super) fn settle_unlisted(&mut self) {
+        let Wanted::Present { version, value: None, .. } = self.wanted else { return };
+        let is_told = matches!(self.status.state, RegistrationState::Registered)
+            && self.status.applied == version;
+        let puts = matches!(&self.asked, Some(Asked { question: Question::Put(put), .. }) if put.value.is_some());
+        if matches!(self.place, Place::Absent) && self.alive && !puts && !is_told {
+            self.status.applied = version;
+            self.report(RegistrationState::Registered);
+        }
+    }
+
     /// Takes the key's place for known and tells what it means.
     pub(super) fn settle(&mut self, place: Place) {
         self.place = place;
@@ -115,11 +127,7 @@ impl Machine {
                     self.report(RegistrationState::Conflict(conflict));
                 }
             }
-            // Not to be listed, and not listed: that is as wanted.
-            Place::Absent if self.alive && self.value().is_none() => {
-                self.status.applied = *version;
-                self.report(RegistrationState::Registered);
-            }
+            Place::Absent if self.alive && self.value().is_none() => self.settle_unlisted(),
             Place::Absent if !self.alive => {
                 self.report(RegistrationState::Registering(self.last_error.clone()));
             }
