@@ -226,8 +226,14 @@ impl<T: Parts> Endpoint<T> {
                 hub.seen.cancelled(true);
                 self.struck();
             }
-            Outcome::Cancelled => hub.seen.cancelled(false),
-            Outcome::Ignore => hub.seen.ignored(),
+            Outcome::Cancelled => {
+                hub.seen.cancelled(false);
+                member.unsaid();
+            }
+            Outcome::Ignore => {
+                hub.seen.ignored();
+                member.unsaid();
+            }
             Outcome::Success => {}
         }
         let call = Finished { outcome, elapsed, now, pending };

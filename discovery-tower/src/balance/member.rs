@@ -34,6 +34,8 @@ pub struct Member<K, E, L> {
     standing: AtomicU8,
     load: L,
     failures: AtomicU64,
+    /// Calls that say nothing of it.
+    unjudged: AtomicU64,
     /// All finished calls when they were last looked at. The lower half is that of `counts` then.
     history: AtomicU64,
     /// When it is to be used again, in nanoseconds; 0 if it is used.
@@ -118,6 +120,7 @@ impl<K, E, L> Member<K, E, L> {
             weight: AtomicU32::new(weight),
             load,
             failures: AtomicU64::new(0),
+            unjudged: AtomicU64::new(0),
             history: AtomicU64::new(0),
             until: AtomicU64::new(0),
             standing: AtomicU8::new(Standing::Connecting as u8),
@@ -173,6 +176,11 @@ impl<K, E, L> Member<K, E, L> {
     /// How many of them failed.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How many of them say nothing of it: they were cancelled, or to be ignored.
+    pub fn unjudged(&self) -> u64 {
+        self.unjudged.load(Ordering::Relaxed)
     }
 
     /// How many calls failed since the last success, apart from those it was overloaded for.
@@ -237,6 +245,11 @@ impl<K, E, L> Member<K, E, L> {
     /// it is left alone, not judged.
     pub(crate) fn refused(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call that says nothing.
+    pub(crate) fn unsaid(&self) {
+        self.unjudged.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn forgive(&self) {
@@ -328,6 +341,7 @@ impl<K, E, L> Member<K, E, L> {
         self.counts.store((finished & PENDING) << 32, Ordering::Relaxed);
         let failures = former.failures();
         self.failures.store(failures, Ordering::Relaxed);
+        self.unjudged.store(former.unjudged(), Ordering::Relaxed);
         // They are the former's to be told.
         self.told.skip(finished, failures);
     }
@@ -341,6 +355,7 @@ impl<K: fmt::Debug, E: fmt::Debug, L: fmt::Debug> fmt::Debug for Member<K, E, L>
             .field("pending", &self.pending())
             .field("finished", &self.finished())
             .field("failures", &self.failures())
+            .field("unjudged", &self.unjudged())
             .field("gate", &self.gate())
             .field("load", &self.load)
             .finish_non_exhaustive()

@@ -26,10 +26,12 @@ pub struct EndpointView<K, E> {
     pub pending: u32,
     /// What one more call would cost there, as the policy sees it: of two, the lower one is preferred.
     pub cost: f64,
-    /// How many calls to it ended without a failure.
+    /// How many calls to it went well.
     pub successes: u64,
     /// How many failed.
     pub failures: u64,
+    /// How many say nothing of it: they were cancelled, or to be ignored.
+    pub unjudged: u64,
     /// In what time it is to be used again, if it is left out for failing.
     pub ejected_for: Option<Duration>,
 }
@@ -37,7 +39,7 @@ pub struct EndpointView<K, E> {
 impl<K: Clone, E> EndpointView<K, E> {
     pub(crate) fn of<T: Parts<Key = K, Endpoint = E>>(endpoint: &Endpoint<T>, now: u64) -> Self {
         let member = &endpoint.member;
-        let failures = member.failures();
+        let (failures, unjudged) = (member.failures(), member.unjudged());
         let until = member.until();
         Self {
             key: member.key().clone(),
@@ -47,8 +49,9 @@ impl<K: Clone, E> EndpointView<K, E> {
             ramp: f64::from(member.ramp()) / f64::from(super::member::FULL),
             pending: member.pending(),
             cost: endpoint.hub.policy.cost(member, now),
-            successes: member.finished().saturating_sub(failures),
+            successes: member.finished().saturating_sub(failures).saturating_sub(unjudged),
             failures,
+            unjudged,
             ejected_for: (until > now).then(|| Duration::from_nanos(until - now)),
         }
     }

@@ -178,6 +178,41 @@ async fn the_one_far_below_the_others_in_success_rate_is_left_out() {
     assert!(ejected(&balance).is_empty(), "it can be left out");
 }
 
+/// Calls this one alone, and gives up so often.
+async fn give_up(rig: &Rig, balance: &impl Use, key: u32, others: &[u32], times: usize) {
+    rig.world.answer(key, Answer::Never);
+    for _ in 0..times {
+        assert!(balance.ask(Request::avoiding(others)).now_or_never().is_none());
+    }
+    rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_were_given_up_say_nothing_in_a_success_rate() {
+    // Of the others' calls one in five fails.
+    for (failures, successes, out) in [(1, 0, false), (60, 40, true)] {
+        let rates = Ejection::default().consecutive(0);
+        let (rig, balance) =
+            Rig::serving_as(10, |b| b.policy(LeastPending::new()).ejection(rates)).await;
+        for key in 0..10 {
+            let others: Vec<u32> = (0..10).filter(|other| *other != key).collect();
+            let (failures, successes) = if key == 7 { (failures, successes) } else { (20, 80) };
+            rig.world.answer(key, Answer::Fails);
+            call_only(&balance, key, &others, failures).await;
+            rig.world.answer(key, Answer::AtOnce);
+            call_only(&balance, key, &others, successes).await;
+            if key == 7 {
+                give_up(&rig, &balance, key, &others, 300).await;
+                let view = balance.view(key);
+                let counted = (view.successes, view.failures);
+                assert_eq!(counted, (successes as u64, failures as u64));
+            }
+        }
+        tokio::time::sleep(secs(11)).await;
+        assert_eq!(ejected(&balance) == [7], out, "{failures} of {}", failures + successes);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_more_are_left_out_than_may_be() {
     for (count, bad, out) in [(10, 3, 1), (20, 5, 2), (3, 1, 1)] {

@@ -240,7 +240,9 @@ async fn a_caller_that_goes_away_says_nothing_and_leaves_nothing() {
             calling.abort();
             assert!(soon(calling).await.is_err());
             assert_eq!(watching.take(), [Outcome::Cancelled]);
-            assert_eq!((view(&balance, "0").pending, view(&balance, "0").failures), (0, 0));
+            let view = view(&balance, "0");
+            assert_eq!((view.pending, view.successes, view.failures), (0, 0, 0));
+            assert_eq!(view.unjudged, n as u64);
             // Its server hears of it.
             eventually(10 * SECOND, "let go", async || servers[0].under_way() == 0).await;
         }

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::departed::Departed;
 use super::entries::Entries;
-use super::entry::{Entry, Panic, Phase};
+use super::entry::{Counted, Entry, Panic, Phase};
 use super::lists::Lists;
 use super::slow_start::SlowStart;
 use crate::balance::attributes::{Attributes, Availability};
@@ -148,7 +148,7 @@ impl<T: Parts> Books<T> {
             availability: attributes.availability,
             joins,
             healthy: false,
-            before: (0, 0),
+            before: Counted::default(),
             trouble: None,
         };
         self.entries.insert(id, entry);

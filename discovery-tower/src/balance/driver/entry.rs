@@ -27,10 +27,36 @@ pub(super) struct Entry<T: Parts> {
     pub(super) joins: bool,
     /// Whether it counts as healthy.
     pub(super) healthy: bool,
-    /// Calls and failures when the interval began, which may wrap around.
-    pub(super) before: (u32, u32),
+    /// What was counted of its calls when the interval began.
+    pub(super) before: Counted,
     /// Only of those that are not as they should be.
     pub(super) trouble: Option<Box<Trouble<T>>>,
+}
+
+/// Calls that ended, and those of them that failed, or that say nothing. Each may wrap around.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counted {
+    ended: u32,
+    failures: u32,
+    unjudged: u32,
+}
+
+impl Counted {
+    pub(super) fn by<K, E, L>(member: &Member<K, E, L>) -> Self {
+        Self {
+            ended: member.look() as u32,
+            failures: member.failures() as u32,
+            unjudged: member.unjudged() as u32,
+        }
+    }
+
+    /// How many calls since then say something of it, and how many of them failed.
+    pub(super) fn since(self, before: Self) -> (u64, u64) {
+        // A call ends a moment before it is judged: one in between may be judged in the next interval.
+        let unjudged = self.unjudged.wrapping_sub(before.unjudged);
+        let calls = self.ended.wrapping_sub(before.ended).saturating_sub(unjudged);
+        (calls.into(), self.failures.wrapping_sub(before.failures).into())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::books::Books;
 use super::departed::Record;
-use super::entry::Panic;
+use super::entry::{Counted, Panic};
 use crate::balance::ejection::{Tally, Why};
 use crate::balance::flight::Endpoint;
 use crate::balance::hub::later;
@@ -155,10 +155,8 @@ impl<T: Parts> Books<T> {
         let mut forgiven = Vec::new();
         for (id, entry) in self.entries.iter_mut() {
             let member = &entry.endpoint.member;
-            let total = (member.look() as u32, member.failures() as u32);
-            let before = std::mem::replace(&mut entry.before, total);
-            let calls = total.0.wrapping_sub(before.0).into();
-            let failures = total.1.wrapping_sub(before.1).into();
+            let counted = Counted::by(member);
+            let (calls, failures) = counted.since(std::mem::replace(&mut entry.before, counted));
             let out = entry.is_out();
             if calls > 0 && !out {
                 tallies.push(Tally { id, calls, failures });

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::books::{Books, Made};
-use super::entry::Phase;
+use super::entry::{Counted, Phase};
 use crate::balance::error::SharedError;
 use crate::balance::flight::Endpoint;
 use crate::balance::member::Member;
@@ -108,7 +108,7 @@ impl<T: Parts> Books<T> {
         }
         next.member.set_endpoint(entry.member().endpoint());
         next.member.set_until(entry.member().until());
-        entry.before = (next.member.finished() as u32, next.member.failures() as u32);
+        entry.before = Counted::by(&next.member);
         entry.member().close();
         self.abandoned |= std::mem::take(&mut entry.readying);
         self.hub.seen.fold(entry.member());

@@ -259,7 +259,7 @@ impl Model {
             assert_eq!(it.endpoint.version, entry.value.version, "what {key} says of itself");
             assert_eq!(it.weight, entry.value.weight, "weight of {key}");
             assert_eq!(it.pending, made.pending, "calls under way at {key}: {entry:?}");
-            let counts = (it.successes + it.failures, it.failures);
+            let counts = (it.successes + it.failures + it.unjudged, it.failures);
             assert_eq!(counts, (made.finished, made.failures), "calls of {key}: {entry:?}");
             let tried = now.saturating_duration_since(entry.failed_at) < RETRY;
             let waits =
