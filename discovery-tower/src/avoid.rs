@@ -11,29 +11,37 @@ use std::task::{Context, Poll, Waker};
 use discovery_core::InstanceKey;
 
 /// The instances that a request should not go to: an extension of the request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Avoid(Vec<InstanceKey>);
+///
+/// Endpoints whose keys are of another type are avoided by a list of such keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Avoid<K = InstanceKey>(Vec<K>);
 
-impl Avoid {
+impl<K> Default for Avoid<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: PartialEq> Avoid<K> {
     /// Nothing to avoid.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds an instance; a second time changes nothing.
-    pub fn add(&mut self, key: InstanceKey) {
+    pub fn add(&mut self, key: K) {
         if !self.contains(&key) {
             self.0.push(key);
         }
     }
 
     /// Whether the instance is to be avoided.
-    pub fn contains(&self, key: &InstanceKey) -> bool {
+    pub fn contains(&self, key: &K) -> bool {
         self.0.contains(key)
     }
 
     /// The instances, in the order they were added.
-    pub fn keys(&self) -> &[InstanceKey] {
+    pub fn keys(&self) -> &[K] {
         &self.0
     }
 
@@ -41,7 +49,9 @@ impl Avoid {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
 
+impl Avoid {
     /// For the `poll_ready` of an endpoint service: `Pending` while a balancer is being polled for a
     /// request that avoids the instance. The task is woken as soon as that is over.
     pub fn poll_wanted(key: &InstanceKey, cx: &Context<'_>) -> Poll<()> {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use ::http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use ::http::{Request, Response};
-use discovery_core::InstanceKey;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -25,7 +24,8 @@ use crate::balance::{Completion, Judge, Origin, Outcome, Protocol};
 /// unless it is the request's own fault.
 ///
 /// A request that certainly was not sent goes to another instance. One with the extension [`Avoid`]
-/// keeps away from the instances in it.
+/// keeps away from the instances in it, and a response has the extension [`ServedBy`]. With keys of
+/// another type than those of instances, both are of such keys: `Avoid<K>` and `ServedBy<K>`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Http<J = ByStatus> {
@@ -94,9 +94,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Whether the request has to keep away from the instance.
-fn avoids<B, K: 'static>(request: &Request<B>, key: &K) -> bool {
-    let Some(avoid) = request.extensions().get::<Avoid>() else { return false };
-    (key as &dyn Any).downcast_ref::<InstanceKey>().is_some_and(|key| avoid.contains(key))
+fn avoids<B, K>(request: &Request<B>, key: &K) -> bool
+where
+    K: PartialEq + Send + Sync + 'static,
+{
+    request.extensions().get::<Avoid<K>>().is_some_and(|avoid| avoid.contains(key))
 }
 
 fn kind_of<B: 'static, E: 'static>(error: &E) -> Option<HttpErrorKind> {
@@ -116,10 +118,12 @@ fn take_back<B: 'static, E: 'static>(error: &E) -> Option<Request<B>> {
 }
 
 /// Says who served.
-fn mark<B, K: 'static>(response: &mut Response<B>, key: &K) {
-    if let Some(key) = (key as &dyn Any).downcast_ref::<InstanceKey>()
-        && response.extensions().get::<ServedBy>().is_none()
-    {
+fn mark<B, K>(response: &mut Response<B>, key: &K)
+where
+    K: Clone + Send + Sync + 'static,
+{
+    // Our own endpoints have said it already, and so has a balancer further down, which knows better.
+    if response.extensions().get::<ServedBy<K>>().is_none() {
         response.extensions_mut().insert(ServedBy(key.clone()));
     }
 }
@@ -129,7 +133,7 @@ where
     B: 'static,
     R: Body,
     E: 'static,
-    K: 'static,
+    K: Clone + PartialEq + Send + Sync + 'static,
     J: Judge<Response<R>, E>,
 {
     type Response = Response<Tracked<R, K>>;
@@ -187,7 +191,7 @@ where
     B: 'static,
     R: Body,
     E: 'static,
-    K: 'static,
+    K: Clone + PartialEq + Send + Sync + 'static,
 {
     type Response = Response<Tracked<R, K>>;
 

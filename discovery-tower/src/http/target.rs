@@ -8,8 +8,10 @@ use discovery_core::{Address, InstanceKey};
 use super::error::HttpErrorKind;
 
 /// Which instance a response came from: an extension of the response.
+///
+/// Of endpoints whose keys are of another type, it is such a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServedBy(pub InstanceKey);
+pub struct ServedBy<K = InstanceKey>(pub K);
 
 /// Asks a response which instance it came from, as the other kinds of responses and the errors of a
 /// balancer are asked.

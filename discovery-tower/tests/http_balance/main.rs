@@ -5,6 +5,7 @@
 mod bodies;
 mod grpc;
 mod http_outcomes;
+mod keys;
 mod retry;
 mod retry_bodies;
 mod server;

@@ -31,7 +31,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     serve("b", &registry).await?;
     let mut hi = balance(registry.watch(&"hi".parse()?), PooledMaker::<Empty<Bytes>>::new());
     for number in 1..=10 {
-        if let Some(ServedBy(by)) = hi.call(Request::new(Empty::new())).await?.extensions().get() {
+        let response = hi.call(Request::new(Empty::new())).await?;
+        if let Some(ServedBy(by)) = response.extensions().get::<ServedBy>() {
             println!("request {number} was served by {by}");
         }
     }
