@@ -42,6 +42,8 @@ pub use entropy::{Entropy, Seeded};
 pub(crate) use error::Of;
 pub use error::{CallError, Cause, Unavailable};
 pub use flight::Completion;
+#[cfg(feature = "http")]
+pub(crate) use flight::guarded;
 pub use handle::{Balance, Builder};
 pub use member::{Member, Standing};
 pub use outcome::Outcome;

@@ -8,6 +8,7 @@
 //! on hyper-util's client: it is always ready, and a connection that cannot be made is the error of the
 //! request that needed it, which the error gives back. [`p2c`] puts tower's balancer over these.
 
+mod budget;
 mod classify;
 pub mod client;
 mod connect;

@@ -16,31 +16,31 @@ use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use discovery_core::InstanceKey;
 use http_body::Body;
-use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{BoxError, Layer, Service};
 
 use super::ServedBy;
+use super::budget::Budget;
 use super::error::{HttpError, HttpErrorKind};
 use super::replay::Replay;
 use crate::Avoid;
-use crate::balance::{CallError, observe};
+use crate::balance::{CallError, guarded, observe};
 
 /// How often, and what, is tried again.
 #[derive(Clone)]
 pub struct RetryLayer {
     retries: u32,
     limit: usize,
-    budget: Arc<TpsBudget>,
+    budget: Arc<Budget>,
     observer: Option<Observer>,
 }
 
 type Observer = Arc<dyn Fn(Retried) + Send + Sync>;
 
-/// What a retry layer decided about a request that failed.
+/// What became of a request that failed and could be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retried {
-    /// Another instance is tried.
+    /// Another instance was tried.
     Again,
     /// It could be tried again, and the budget is used up.
     Refused,
@@ -67,7 +67,7 @@ impl RetryLayer {
     /// it have passed.
     pub fn new(retries: u32) -> Self {
         observe::describe();
-        let budget = TpsBudget::new(Duration::from_secs(10), 10, 0.2);
+        let budget = Budget::new(Duration::from_secs(10), 10, 0.2);
         Self { retries, limit: 64 * 1024, budget: Arc::new(budget), observer: None }
     }
 
@@ -84,13 +84,23 @@ impl RetryLayer {
     /// If `window` is not between 1 and 60 s, or `part` not between 0 and 1000.
     #[must_use]
     pub fn budget(self, window: Duration, per_second: u32, part: f32) -> Self {
-        Self { budget: Arc::new(TpsBudget::new(window, per_second, part)), ..self }
+        Self { budget: Arc::new(Budget::new(window, per_second, part)), ..self }
     }
 
-    /// Has `observer` told of each request that could be tried again.
+    /// Has `observer` told of each request that could be tried again, and when another instance was tried,
+    /// as soon as that has answered or was given up. When nobody is left to try, there is nothing to tell.
     #[must_use]
     pub fn observed_by(self, observer: impl Fn(Retried) + Send + Sync + 'static) -> Self {
         Self { observer: Some(Arc::new(observer)), ..self }
+    }
+}
+
+impl RetryLayer {
+    fn tell(&self, endpoint: Option<&InstanceKey>, what: Retried) {
+        let service = endpoint.map(|key| key.service.as_str());
+        observe::retried(service, what == Retried::Again);
+        // This may run while another panic unwinds.
+        guarded(|| self.observer.as_ref().map(|observer| observer(what)));
     }
 }
 
@@ -173,8 +183,33 @@ pub struct Attempts<R, E = CallError<InstanceKey>> {
     /// How many of them have reached an instance.
     made: u32,
     tried: Avoid,
-    /// What stands if nobody is left to try.
-    last: Option<Result<Response<R>, E>>,
+    /// What stands if nobody is left to try, and the retry that is under way.
+    last: Option<(Result<Response<R>, E>, Again)>,
+}
+
+/// A retry, taken from the budget. It is told as such when it is over, unless it came to nobody.
+struct Again {
+    layer: Option<RetryLayer>,
+    /// Who had the request before.
+    endpoint: Option<InstanceKey>,
+}
+
+impl Again {
+    /// Nobody was left to try.
+    fn undo(mut self) {
+        if let Some(layer) = self.layer.take() {
+            layer.budget.give_back();
+        }
+    }
+}
+
+/// Also of a retry that was given up.
+impl Drop for Again {
+    fn drop(&mut self) {
+        if let Some(layer) = self.layer.take() {
+            layer.tell(self.endpoint.as_ref(), Retried::Again);
+        }
+    }
 }
 
 /// Whether to do it twice is the same as to do it once. (TRACE is, too, and nobody retries that.)
@@ -199,9 +234,11 @@ where
         result: &mut Result<Response<R>, E>,
     ) -> Option<Ready<()>> {
         let failure = result.as_ref().err().and_then(CallFailure::failure);
+        let last = self.last.take();
         if failure.is_some_and(CallError::is_unsent) {
             // Nobody is left to try.
-            if let Some(last) = self.last.take() {
+            if let Some((last, again)) = last {
+                again.undo();
                 *result = last;
             }
             return None;
@@ -218,7 +255,7 @@ where
                 let failure = error.failure();
                 let lost = failure.and_then(CallError::downcast_ref::<HttpError<Replay<B>>>);
                 let spoilt = lost.is_some_and(|lost| lost.kind() == HttpErrorKind::Request);
-                if spoilt && let Some(last) = self.last.take() {
+                if spoilt && let Some((last, _)) = last {
                     // Since the last attempt was answered, too much of the body has passed there.
                     *result = last;
                     return None;
@@ -229,28 +266,24 @@ where
         if !again || !whole || !is_repeatable(request.method()) || self.made > self.layer.retries {
             return None;
         }
-        let observed = |what| {
-            let service = endpoint.map(|key| key.service.as_str());
-            observe::retried(service, what == Retried::Again);
-            self.layer.observer.as_ref().map(|observer| observer(what))
-        };
-        if !self.layer.budget.withdraw() {
-            observed(Retried::Refused);
+        drop(last);
+        if !self.layer.budget.take() {
+            self.layer.tell(endpoint, Retried::Refused);
             return None;
         }
-        observed(Retried::Again);
+        let again = Again { layer: Some(self.layer.clone()), endpoint: endpoint.cloned() };
         if let Some(endpoint) = endpoint {
             self.tried.add(endpoint.clone());
         }
         request.extensions_mut().insert(self.tried.clone());
         let nobody = CallError::NoEndpoints { service: None };
-        self.last = Some(std::mem::replace(result, Err(nobody.into())));
+        self.last = Some((std::mem::replace(result, Err(nobody.into())), again));
         Some(ready(()))
     }
 
     fn clone_request(&mut self, request: &Request<Replay<B>>) -> Option<Request<Replay<B>>> {
         if self.last.is_none() {
-            self.layer.budget.deposit();
+            self.layer.budget.request();
         }
         // What cannot be had again is not sent again; how the attempt ends is to be seen all the same.
         let mut again = Request::new(request.body().again().unwrap_or_else(Replay::spent));

@@ -1,10 +1,11 @@
 //! What is tried again, where, and how often.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
 use discovery_core::{InstanceKey, Source as _};
 use discovery_test_support::eventually;
-use discovery_tower::balance::{Builder, Ejection, Unavailable};
+use discovery_tower::balance::{Builder, Ejection, Standing, Unavailable};
 use discovery_tower::http::{Http, Replay, Retried, Retry, RetryLayer, Tracked, Tries};
 use discovery_tower::{CallError, HttpError, HttpVersion, PoolConfig, PooledBody, PooledMaker};
 use http::{Method, Request, Response, Version};
@@ -251,6 +252,59 @@ async fn retries_keep_to_a_fifth_of_the_requests_and_10_a_second() {
     let most = 180 + 10 * (u32::try_from(begun.elapsed().as_secs()).unwrap() + 1);
     assert!((150..=most).contains(&again), "{again}");
     assert_eq!(total(&servers), 400 + again);
+}
+
+#[tokio::test]
+async fn a_retry_that_nobody_is_left_for_costs_nothing_and_is_none() {
+    let servers = saying(HttpVersion::Http1, 503, 2).await;
+    let registry = registry(addresses(&servers[..1]));
+    let balance = Builder::new(registry.watch(&"orders".parse().unwrap()), PooledMaker::new())
+        .protocol(Http::new())
+        .policy(Watching::default())
+        .ejection(Ejection::never())
+        .spawn();
+    let (observer, told) = told();
+    // All there are in a minute.
+    let layer = RetryLayer::new(3).budget(60 * SECOND, 1, 0.0).observed_by(observer);
+    let service = layer.layer(balance.clone());
+    for _ in 0..70 {
+        let (tries, answered) = tried(&service, request(&Method::PUT, full("text"))).await;
+        let response = answered.unwrap();
+        assert_eq!((response.status().as_u16(), tries), (503, 1));
+        assert_eq!(text(response).await, "text");
+    }
+    assert_eq!(*told.lock().unwrap(), []);
+    registry.insert(discovery_core::Instance::parse("orders", "1", &servers[1].address).unwrap());
+    eventually(10 * SECOND, "another one", async || {
+        balance.endpoints().iter().filter(|view| view.standing == Standing::Up).count() == 2
+    })
+    .await;
+    let (tries, _) = tried(&service, get("/")).await;
+    assert_eq!((tries, told.lock().unwrap().as_slice()), (2, &[Retried::Again][..]));
+}
+
+#[tokio::test]
+async fn a_retry_that_is_given_up_was_one() {
+    let version = HttpVersion::Http1;
+    let asked = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let asked = asked.clone();
+        let answer = move |request| {
+            let is_first = asked.fetch_add(1, SeqCst) == 0;
+            async move {
+                if is_first { Some(echo(503, request).await) } else { std::future::pending().await }
+            }
+        };
+        servers.push(Server::start(version, answer).await);
+    }
+    let (observer, told) = told();
+    let service = RetryLayer::new(1).observed_by(observer).layer(inner(version, &servers));
+    let calling = tokio::spawn(service.oneshot(get("/")));
+    eventually(10 * SECOND, "tried again", async || asked.load(SeqCst) == 2).await;
+    calling.abort();
+    assert!(soon(calling).await.is_err());
+    assert_eq!(*told.lock().unwrap(), [Retried::Again]);
 }
 
 #[tokio::test]
