@@ -48,7 +48,8 @@ pub type HttpBalance<B, P = PeakEwma> =
 
 /// Balances requests over the instances in `changes`, by how many requests they have and how long those
 /// take, on connections that `maker` says how to make. To set more, use a [`Builder`] with the protocol
-/// [`Http`].
+/// [`Http`]: above all a [name](Builder::named), which changes do not tell, and without which errors,
+/// figures and the log do not say of which service they are.
 ///
 /// Of a request's URI only path and query matter. A request that certainly did not reach an instance
 /// goes to another one, streaming body and all; one with the extension [`Avoid`] keeps away from the
