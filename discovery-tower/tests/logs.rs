@@ -76,8 +76,12 @@ async fn calls(balance: &Balance<usize, (), Stub, (), LeastPending>, count: usiz
     sleep(Duration::from_millis(1)).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn each_change_of_state_is_logged_once_and_calls_are_not() {
+type Told = tokio::sync::mpsc::UnboundedSender<Change<usize, ()>>;
+
+/// A balancer that is told what there is, who is bad, and what is logged.
+fn logged()
+-> (Balance<usize, (), Stub, (), LeastPending>, Told, Bad, Lines, tracing::subscriber::DefaultGuard)
+{
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
@@ -86,7 +90,7 @@ async fn each_change_of_state_is_logged_once_and_calls_are_not() {
         .with_target(false)
         .without_time()
         .finish();
-    let _here = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let here = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
     let bad = Bad::default();
     let (tell, changes) = unbounded_channel();
     let made_bad = bad.clone();
@@ -100,6 +104,12 @@ async fn each_change_of_state_is_logged_once_and_calls_are_not() {
         .ejection(Ejection::default().success_rate(None))
         .named("orders")
         .spawn::<Stub, (), ()>();
+    (balance, tell, bad, lines, here)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_of_state_is_logged_once_and_calls_are_not() {
+    let (balance, tell, bad, lines, _here) = logged();
     bad.lock().unwrap().1.insert(9);
     for key in 0..10 {
         tell.send(Change::Insert(key, ())).unwrap();
@@ -142,4 +152,46 @@ async fn each_change_of_state_is_logged_once_and_calls_are_not() {
     sleep(Duration::from_secs(1)).await;
     let ended = "INFO the source has ended; the endpoints stay as they are service=\"orders\"";
     assert_eq!(lines.take(), [ended]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_comes_and_goes_is_logged_no_more_until_it_stays() {
+    let (balance, tell, bad, lines, _here) = logged();
+    tell.send(Change::Insert(9, ())).unwrap();
+    tell.send(Change::Synced).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let down = "WARN endpoint cannot be used endpoint=9 error=refused";
+    let back = "INFO endpoint is ready again endpoint=9";
+    let flaps = "WARN endpoint comes and goes; it is told again when it has stayed endpoint=9 error=refused";
+    let flap = async || {
+        bad.lock().unwrap().1.insert(9);
+        calls(&balance, 1).await;
+        bad.lock().unwrap().1.clear();
+        sleep(Duration::from_secs(6)).await;
+    };
+    for expected in [&[down, back][..], &[flaps]].into_iter().chain([&[][..]; 50]) {
+        flap().await;
+        assert_eq!(lines.take(), expected);
+    }
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(lines.take(), [back]);
+    flap().await;
+    assert_eq!(lines.take(), [down, back]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_its_source_takes_and_gives_is_logged_at_most_once_an_interval() {
+    let (_balance, tell, bad, lines, _here) = logged();
+    bad.lock().unwrap().1.insert(9);
+    for _ in 0..300 {
+        tell.send(Change::Insert(9, ())).unwrap();
+        tell.send(Change::Synced).unwrap();
+        sleep(Duration::from_millis(200)).await;
+        tell.send(Change::Remove(9)).unwrap();
+        tell.send(Change::Synced).unwrap();
+        sleep(Duration::from_millis(200)).await;
+    }
+    // Two minutes, which have twelve intervals.
+    let told = lines.take();
+    assert!((1..=13).contains(&told.len()), "{told:#?}");
 }

@@ -17,6 +17,19 @@ pub(crate) struct Record {
     pub(crate) to_pass: u32,
     /// How many calls have failed one after the other.
     pub(crate) failures_in_a_row: u32,
+    /// What was logged of its failing to connect.
+    pub(crate) said: Said,
+}
+
+/// What was logged of an endpoint that fails to connect. One that comes and goes is not to fill the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Said {
+    #[default]
+    Nothing,
+    /// That it cannot be used.
+    Down,
+    /// That it comes and goes.
+    Flaps,
 }
 
 /// The records of those that have left, for as long as they would count had they stayed.
@@ -49,7 +62,11 @@ impl<K: Eq + Hash> Departed<K> {
                 return true;
             }
             record.ejections = record.ejections.saturating_sub(1);
-            record.ejections > 0
+            record.said = match record.said {
+                Said::Flaps => Said::Down,
+                Said::Down | Said::Nothing => Said::Nothing,
+            };
+            record.ejections > 0 || record.said != Said::Nothing
         });
         if self.0.is_empty() {
             self.0 = HashMap::new();
@@ -82,7 +99,11 @@ mod tests {
         departed.sweep(until);
         assert_eq!(departed.take(&"out"), Some(Record { ejections: 1, ..out }));
         departed.keep("out", out);
+        departed.keep("flaps", Record { said: Said::Flaps, ..Record::default() });
         departed.sweep(until);
+        let down = Record { said: Said::Down, ..Record::default() };
+        assert_eq!(departed.take(&"flaps"), Some(down));
+        departed.keep("flaps", down);
         departed.sweep(until);
         assert!(departed.0.is_empty());
     }

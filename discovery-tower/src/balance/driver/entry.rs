@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::departed::Record;
+use super::departed::{Record, Said};
 use crate::balance::attributes::Availability;
 use crate::balance::error::SharedError;
 use crate::balance::flight::Endpoint;
@@ -90,6 +90,8 @@ pub(super) struct Trouble<T: Parts> {
     pub(super) attempts: u32,
     pub(super) cause: Option<SharedError>,
     pub(super) connected: Option<Instant>,
+    /// What was logged of that.
+    pub(super) said: Said,
     pub(super) ejections: u32,
     /// Calls it has to serve yet on probation.
     pub(super) to_pass: u32,
@@ -107,6 +109,7 @@ impl<T: Parts> Default for Trouble<T> {
             attempts: 0,
             cause: None,
             connected: None,
+            said: Said::Nothing,
             ejections: 0,
             to_pass: 0,
             ramp_from: None,
@@ -139,6 +142,7 @@ impl<T: Parts> Entry<T> {
             out_until: trouble.out_until,
             ejections: trouble.ejections,
             to_pass: trouble.to_pass,
+            said: trouble.said,
             ..record
         })
     }

@@ -136,6 +136,7 @@ impl<T: Parts> Books<T> {
         let trouble = entry.trouble();
         trouble.ejections = record.ejections;
         trouble.to_pass = record.to_pass;
+        trouble.said = record.said;
         match record.out_until {
             Some(until) if until > now && may => self.leave_out(id, until),
             Some(_) if record.ejections > 0 => trouble.to_pass = probation,
@@ -161,8 +162,11 @@ impl<T: Parts> Books<T> {
             if calls > 0 && !out {
                 tallies.push(Tally { id, calls, failures });
             }
-            if let Some(trouble) = entry.trouble.as_mut().filter(|_| !out) {
-                trouble.ejections = trouble.ejections.saturating_sub(u32::from(failures == 0));
+            if let Some(trouble) = &mut entry.trouble {
+                trouble.stays(member.key(), now);
+                if !out {
+                    trouble.ejections = trouble.ejections.saturating_sub(u32::from(failures == 0));
+                }
             }
         }
         self.departed.sweep(now);

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::info;
 
 use super::books::{Books, Made};
 use super::entry::{Counted, Phase};
@@ -132,10 +131,7 @@ impl<T: Parts> Books<T> {
         let starts = !window.is_zero() && full > 0 && (entry.joins || returns);
         entry.joins = false;
         if let Some(trouble) = &mut entry.trouble {
-            trouble.connected = Some(now);
-            if trouble.cause.take().is_some() {
-                info!(endpoint = ?entry.endpoint.member.key(), "endpoint is ready again");
-            }
+            trouble.connects(entry.endpoint.member.key(), now);
         }
         if starts {
             entry.trouble().ramp_from = Some(now);

@@ -1,14 +1,16 @@
 //! Services that cannot be used are made anew, again and again, at times that differ: those that lost the
 //! same host must not all come back to it at once. Whose time it is to be let in again is told here too.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use super::books::{Books, Made};
-use super::entry::Phase;
+use super::departed::Said;
+use super::entry::{Phase, Trouble};
 use crate::balance::error::SharedError;
 use crate::balance::flight::Endpoint;
 use crate::balance::parts::Parts;
@@ -17,6 +19,28 @@ use crate::balance::parts::Parts;
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// After so long connected, a failure is the first again.
 const SETTLED: Duration = Duration::from_secs(10);
+
+impl<T: Parts> Trouble<T> {
+    /// Whether it has stayed connected for a while.
+    pub(super) fn has_settled(&self, now: Instant) -> bool {
+        self.connected.is_some_and(|at| now.saturating_duration_since(at) >= SETTLED)
+    }
+
+    /// It has connected.
+    pub(super) fn connects<K: fmt::Debug>(&mut self, key: &K, now: Instant) {
+        self.connected = Some(now);
+        if self.cause.take().is_some() && self.said == Said::Down {
+            info!(endpoint = ?key, "endpoint is ready again");
+        }
+    }
+
+    /// Says of one that came and went that it has stayed, if it has.
+    pub(super) fn stays<K: fmt::Debug>(&mut self, key: &K, now: Instant) {
+        if self.has_settled(now) && std::mem::take(&mut self.said) == Said::Flaps {
+            info!(endpoint = ?key, "endpoint is ready again");
+        }
+    }
+}
 
 /// Something whose time has come, for which a new service is needed.
 pub(super) struct Due<T: Parts> {
@@ -50,12 +74,27 @@ impl<T: Parts> Books<T> {
         }
         let key = entry.endpoint.member.key().clone();
         let trouble = entry.trouble();
-        if trouble.connected.is_some_and(|connected| now - connected >= SETTLED) {
-            trouble.attempts = 0;
+        if trouble.has_settled(now) {
+            (trouble.attempts, trouble.said) = (0, Said::Nothing);
         }
         trouble.connected = None;
-        if trouble.cause.is_none() {
-            warn!(endpoint = ?key, error = %cause, "endpoint cannot be used");
+        let again = trouble.cause.is_some();
+        match trouble.said {
+            Said::Nothing => {
+                warn!(endpoint = ?key, error = %cause, "endpoint cannot be used");
+                trouble.said = Said::Down;
+            }
+            Said::Down if !again => {
+                warn!(
+                    endpoint = ?key,
+                    error = %cause,
+                    "endpoint comes and goes; it is told again when it has stayed"
+                );
+                trouble.said = Said::Flaps;
+            }
+            Said::Down | Said::Flaps => {
+                debug!(endpoint = ?key, error = %cause, "endpoint cannot be used");
+            }
         }
         trouble.cause = Some(cause);
         let cap = RETRY.0.saturating_mul(1 << trouble.attempts.min(16)).min(RETRY.1);
