@@ -214,6 +214,38 @@ async fn calls_that_were_given_up_say_nothing_in_a_success_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_spared_for_its_success_rate_is_not_left_out_for_a_failure_later() {
+    let (rig, balance) = Rig::serving_as(20, |b| {
+        let ejection = Ejection::default().consecutive(0).max_percent(5);
+        b.policy(LeastPending::new()).slow_start(SlowStart::none()).ejection(ejection)
+    })
+    .await;
+    let others = |key: u32| (0..20).filter(|other| *other != key).collect::<Vec<_>>();
+    let interval = async |failing: [usize; 2]| {
+        for key in 0..20 {
+            let failures = failing.get(key as usize).copied().unwrap_or(1);
+            rig.world.answer(key, Answer::AtOnce);
+            if balance.view(key).standing != Standing::Ejected {
+                call_only(&balance, key, &others(key), 100 - failures).await;
+                rig.world.answer(key, Answer::Fails);
+                call_only(&balance, key, &others(key), failures).await;
+            }
+        }
+        tokio::time::sleep(secs(9)).await;
+    };
+    // Two are far below the others, and one may be left out.
+    interval([80, 60]).await;
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(ejected(&balance), [0]);
+    // When there is room again the other one is well, but for its last call, as the others are.
+    for _ in 0..5 {
+        interval([1, 1]).await;
+        assert!(!ejected(&balance).contains(&1), "{:?}", balance.view(1));
+    }
+    assert_eq!(ejected(&balance), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_are_left_out_than_may_be() {
     for (count, bad, out) in [(10, 3, 1), (20, 5, 2), (3, 1, 1)] {
         let (rig, balance) = Rig::serving_as(count, |b| b.policy(LeastPending::new())).await;

@@ -4,7 +4,7 @@
 //! Here is what the source says, and what calls are to see. What becomes of endpoints in between is in the
 //! files beside this one, each of which adds to the same books.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use super::entry::{Counted, Entry, Panic, Phase};
 use super::lists::Lists;
 use super::slow_start::SlowStart;
 use crate::balance::attributes::{Attributes, Availability};
-use crate::balance::ejection::Ejection;
+use crate::balance::ejection::{Ejection, Why};
 use crate::balance::error::Cause;
 use crate::balance::flight::guarded;
 use crate::balance::hub::Hub;
@@ -49,7 +49,7 @@ pub(super) struct Books<T: Parts> {
     pub(super) ramping: BTreeSet<usize>,
     /// Those put out, and those who would be but for the maximum.
     pub(super) ejected: BTreeSet<usize>,
-    pub(super) spared: BTreeSet<usize>,
+    pub(super) spared: BTreeMap<usize, Why>,
     /// Those that failed to connect.
     pub(super) failed: BTreeSet<usize>,
     /// Those to be used only when nobody else is there.
@@ -91,7 +91,7 @@ impl<T: Parts> Books<T> {
             timers: BTreeSet::new(),
             ramping: BTreeSet::new(),
             ejected: BTreeSet::new(),
-            spared: BTreeSet::new(),
+            spared: BTreeMap::new(),
             failed: BTreeSet::new(),
             last_resort: BTreeSet::new(),
             connecting: 0,

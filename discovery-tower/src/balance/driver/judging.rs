@@ -45,9 +45,12 @@ impl<T: Parts> Books<T> {
     fn eject(&mut self, id: usize, why: Why, now: Instant) {
         let may = self.may_eject();
         if !why.is_certain() && !may {
-            if self.spared.insert(id) {
-                self.review_panic();
+            // One that fails in a row stays spared until it serves; else it is compared again.
+            let spared = self.spared.entry(id).or_insert(why);
+            if why == Why::Consecutive {
+                *spared = why;
             }
+            self.review_panic();
             return;
         }
         let Some(entry) = self.entries.get_mut(id) else { return };
@@ -152,8 +155,6 @@ impl<T: Parts> Books<T> {
     /// Once an interval: compares success rates, and forgets what is past.
     pub(super) fn sweep(&mut self, now: Instant) {
         let mut tallies = Vec::new();
-        let strikes = self.rules.ejection.consecutive;
-        let mut forgiven = Vec::new();
         for (id, entry) in self.entries.iter_mut() {
             let member = &entry.endpoint.member;
             let counted = Counted::by(member);
@@ -170,22 +171,18 @@ impl<T: Parts> Books<T> {
             }
         }
         self.departed.sweep(now);
-        for &id in &self.spared {
-            let entry = self.entries.get(id);
-            if entry.is_none_or(|entry| entry.member().failures_in_a_row() < strikes.max(1)) {
-                forgiven.push(id);
-            }
+        let rule = self.rules.ejection.success_rate.as_ref();
+        let outliers = rule.map(|rule| rule.outliers(&tallies)).unwrap_or_default();
+        let (entries, strikes) = (&self.entries, self.rules.ejection.consecutive.max(1));
+        self.spared.retain(|id, why| match why {
+            Why::SuccessRate => outliers.contains(id),
+            _ => entries.get(*id).is_some_and(|it| it.member().failures_in_a_row() >= strikes),
+        });
+        for id in outliers {
+            self.eject(id, Why::SuccessRate, now);
         }
-        for id in forgiven {
-            self.spared.remove(&id);
-        }
-        if let Some(rule) = &self.rules.ejection.success_rate {
-            for id in rule.outliers(&tallies) {
-                self.eject(id, Why::SuccessRate, now);
-            }
-        }
-        for id in self.spared.clone() {
-            self.eject(id, Why::Consecutive, now);
+        for (id, why) in self.spared.clone() {
+            self.eject(id, why, now);
         }
         self.review_panic();
     }
