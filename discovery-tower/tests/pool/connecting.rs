@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use discovery_test_support::{eventually, slack};
+use discovery_test_support::{eventually, eventually_eq, slack};
 use discovery_tower::http::pool::{Open, Opening, Tcp};
 use discovery_tower::{HttpErrorKind, HttpVersion, PoolConfig};
 use futures::future::join_all;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tower::{Service as _, ServiceExt as _};
 
 use super::server::{Server, soon};
 use super::support::server::{Shut, refused, shutting, unresponsive};
-use super::{both, call, endpoint, failure, http2, post, served, streaming, text, untouched};
+use super::{both, call, endpoint, failure, get, http2, post, served, streaming, text, untouched};
 
 /// Counts what it is asked for.
 #[derive(Clone, Debug, Default)]
@@ -199,6 +200,63 @@ async fn callers_on_an_empty_pool_make_as_many_connections_as_they_are() {
         text(call(&endpoint, post(streaming(1))).await.unwrap()).await;
     }
     assert_eq!((opener.asked(), server.accepted()), (5, 5));
+}
+
+/// Opens nothing until it may; how many wait for that.
+#[derive(Clone, Debug)]
+struct Held(Counting, Arc<Semaphore>);
+
+impl Open for Held {
+    fn supports(&self, scheme: &str) -> bool {
+        Tcp.supports(scheme)
+    }
+
+    fn open(&self, address: &discovery_core::Address, patience: Duration) -> Opening {
+        let (opening, may) = (self.0.open(address, patience), self.1.clone());
+        Box::pin(async move {
+            may.acquire().await?.forget();
+            opening.await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_burst_makes_no_more_connections_at_a_time_than_wait_and_than_eight_or_over_http2_one() {
+    for (config, waiting, at_a_time) in [
+        (PoolConfig::default(), 1, 1),
+        (PoolConfig::default(), 3, 3),
+        (PoolConfig::default(), 20, 8),
+        (PoolConfig::default().max_connections(2), 20, 2),
+        (http2(), 20, 1),
+    ] {
+        let server = Server::start(config.protocol).await;
+        let held = Held(Counting::default(), Arc::new(Semaphore::new(0)));
+        let config = config.connect_timeout(Duration::from_secs(60)).open(held.clone());
+        let endpoint = endpoint(&server.address, config.clone());
+        let calls: Vec<_> =
+            (0..waiting).map(|_| tokio::spawn(endpoint.clone().oneshot(get("/held")))).collect();
+        let begun = || held.0.asked();
+        eventually(Duration::from_secs(10), "all wait", async || {
+            format!("{endpoint:?}").contains(&format!("waiting: {waiting}"))
+        })
+        .await;
+        eventually_eq(Duration::from_secs(10), "connections", at_a_time, async || begun()).await;
+        // Each that is made, and is not enough, makes room for one more.
+        held.1.add_permits(1);
+        server.holding(if config.protocol == HttpVersion::Http2 { waiting } else { 1 }).await;
+        let more = match config.protocol {
+            HttpVersion::Http1 if config.max_connections > 2 => (at_a_time + 1).min(waiting),
+            _ => at_a_time,
+        };
+        eventually_eq(Duration::from_secs(10), "connections begun", more, async || begun()).await;
+        held.1.add_permits(waiting);
+        server.release();
+        for call in calls {
+            text(soon(call).await.unwrap().unwrap()).await;
+        }
+        assert!(begun() <= waiting, "{} for {waiting}", begun());
+        assert_eq!(server.accepted() == 1, config.protocol == HttpVersion::Http2 || waiting == 1);
+    }
 }
 
 #[tokio::test]
