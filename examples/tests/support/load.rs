@@ -1,6 +1,7 @@
 //! Callers that ask a gateway all the time and keep a record of every answer.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -120,22 +121,35 @@ pub(crate) struct Tally {
     /// How many each instance answered.
     pub(crate) by: BTreeMap<String, usize>,
     pub(crate) slowest: Duration,
+    took: Times,
     pub(crate) failures: Vec<Record>,
 }
 
 impl Tally {
     fn of(records: impl Iterator<Item = Record>) -> Self {
-        let mut tally =
-            Self { all: 0, by: BTreeMap::new(), slowest: Duration::ZERO, failures: Vec::new() };
+        let mut tally = Self {
+            all: 0,
+            by: BTreeMap::new(),
+            slowest: Duration::ZERO,
+            took: Times(Vec::new()),
+            failures: Vec::new(),
+        };
         for record in records {
             tally.all += 1;
             *tally.by.entry(record.by.clone()).or_default() += 1;
             tally.slowest = tally.slowest.max(record.took);
+            tally.took.0.push(record.took);
             if record.failure.is_some() {
                 tally.failures.push(record);
             }
         }
+        tally.took.0.sort_unstable();
         tally
+    }
+
+    /// How long it took at most for so many of a hundred, those that took longest left out.
+    pub(crate) fn within(&self, percent: usize) -> Duration {
+        self.took.within(percent)
     }
 
     /// How many an instance answered.
@@ -155,6 +169,22 @@ impl Tally {
         let first: Vec<_> = first.collect();
         assert!(failed == 0, "{failed} of {} failed: {first:#?}", self.all);
         assert!(self.all >= of, "only {} were asked", self.all);
+    }
+}
+
+/// How long each request took, the shortest first.
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn within(&self, percent: usize) -> Duration {
+        let last = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
+        self.0.get(last).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries([50, 95, 99].map(|percent| (percent, self.within(percent)))).finish()
     }
 }
 
