@@ -7,6 +7,8 @@ pub mod disk;
 mod fixed;
 #[cfg(any(test, all(fuzzing, feature = "disk")))]
 pub mod fuzzing;
+#[cfg(feature = "health")]
+mod health;
 mod instance;
 mod memory;
 mod publish;
@@ -19,6 +21,8 @@ pub mod testkit;
 
 pub use change::Change;
 pub use fixed::StaticSource;
+#[cfg(feature = "health")]
+pub use health::Health;
 pub use instance::{
     Address, Instance, InstanceId, InstanceKey, InstanceStatus, Invalid, ServiceName, Weight, Zone,
 };

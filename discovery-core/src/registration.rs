@@ -18,6 +18,12 @@ pub trait Registrar: Send + Sync {
     fn register(&self, instance: Instance) -> Registration;
 }
 
+impl<R: Registrar + ?Sized> Registrar for &R {
+    fn register(&self, instance: Instance) -> Registration {
+        (**self).register(instance)
+    }
+}
+
 impl<R: Registrar + ?Sized> Registrar for Arc<R> {
     fn register(&self, instance: Instance) -> Registration {
         (**self).register(instance)

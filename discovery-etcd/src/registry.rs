@@ -259,9 +259,9 @@ impl Inner {
         let told = Told {
             desired: wishes,
             home: share_lease.then(|| self.tenancy(link, ttl)).transpose()?,
-            healthy: options.health.map(|(health, every)| {
+            healthy: options.health.map(|health| {
                 let (healthy, said) = watch::channel(true);
-                self.runtime.spawn(register::ask_health(health, every, healthy));
+                self.runtime.spawn(register::ask_health(health, healthy));
                 said
             }),
             watched: options.watchdog.map(|watchdog| watchdog.watched(ttl)),

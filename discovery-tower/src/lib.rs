@@ -8,6 +8,8 @@ mod error;
 pub mod http;
 mod load;
 mod maker;
+#[cfg(feature = "server")]
+pub mod server;
 mod shared;
 mod sync;
 
@@ -25,4 +27,6 @@ pub use load::{
     LoadMeasure, Measured, MeasuredLoad, MeasuredMaker, PeakEwmaMaker, PendingRequestsMaker,
 };
 pub use maker::{KeepIf, MakeEndpoint, same_address};
+#[cfg(feature = "server")]
+pub use server::{Advertise, Server, ServerError};
 pub use shared::SharedBalance;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
+use discovery_core::Health;
+
 use super::Watchdog;
-use crate::wait::BoxFuture;
 
 /// What to do when somebody else's registration holds the id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,12 +19,6 @@ pub enum OnConflict {
     Fail,
 }
 
-/// Asks the application whether it is well.
-pub(crate) type Health = Arc<dyn Fn() -> BoxFuture<bool> + Send + Sync>;
-
-/// How often the application is asked whether it is well, unless it says otherwise.
-const HEALTH_EVERY: Duration = Duration::from_secs(5);
-
 /// How a registration behaves.
 #[derive(Clone, Default)]
 pub struct RegisterOptions {
@@ -33,7 +27,7 @@ pub struct RegisterOptions {
     pub(crate) ttl: Option<Duration>,
     pub(crate) share_lease: bool,
     pub(crate) watchdog: Option<Watchdog>,
-    pub(crate) health: Option<(Health, Duration)>,
+    pub(crate) health: Option<Health>,
 }
 
 impl RegisterOptions {
@@ -99,7 +93,7 @@ impl RegisterOptions {
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        self.health_every(HEALTH_EVERY, ask)
+        self.health_every(Health::EVERY, ask)
     }
 
     /// [`health`](Self::health) at another interval, at least 10 ms.
@@ -112,8 +106,7 @@ impl RegisterOptions {
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        let every = every.max(Duration::from_millis(10));
-        self.health = Some((Arc::new(move || Box::pin(ask())), every));
+        self.health = Some(Health::new(ask).every(every));
         self
     }
 }
@@ -126,7 +119,7 @@ impl fmt::Debug for RegisterOptions {
             .field("ttl", &self.ttl)
             .field("share_lease", &self.share_lease)
             .field("watchdog", &self.watchdog)
-            .field("health_every", &self.health.as_ref().map(|(_, every)| every))
+            .field("health", &self.health)
             .finish()
     }
 }
