@@ -1,0 +1,142 @@
+//! Leaving under load: no request is lost, and everybody is asked to go elsewhere.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery_core::{InstanceStatus, MemoryRegistry};
+use discovery_test_support::eventually;
+use tokio::task::JoinSet;
+
+use crate::client::{self, asks_to_go, get};
+use crate::support::{Running, SOON, only, server, shown};
+
+/// What a client saw.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    answers: usize,
+    /// Answers to requests that were sent when it was draining.
+    late: usize,
+    /// Connections that asked to go while it drained.
+    goodbyes: usize,
+    failures: usize,
+}
+
+/// Whether the instance is still there, and whether it is draining.
+fn there(registry: &MemoryRegistry) -> Option<bool> {
+    only(registry).map(|instance| instance.status == InstanceStatus::Draining)
+}
+
+/// Keeps a connection as long as it may, and sends one request after the other until the registry no
+/// longer has the instance: worse than any client that heeds `draining`.
+async fn over_http1(address: SocketAddr, registry: Arc<MemoryRegistry>) -> Seen {
+    let mut seen = Seen::default();
+    let mut kept: Option<client::Http1> = None;
+    while let Some(draining) = there(&registry) {
+        let (mut sender, task) = match kept.take() {
+            Some(connection) => connection,
+            None => client::http1(address).await.unwrap(),
+        };
+        let answer = match sender.send_request(get(address, "/")).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                println!("over HTTP/1: {error:?}");
+                seen.failures += 1;
+                continue;
+            }
+        };
+        let goes = asks_to_go(&answer);
+        assert_eq!(client::text(answer).await, "whole");
+        seen.answers += 1;
+        seen.late += usize::from(draining);
+        assert!(goes || !draining, "an answer of a server that drains");
+        if goes {
+            seen.goodbyes += 1;
+        } else if sender.ready().await.is_ok() {
+            kept = Some((sender, task));
+        }
+    }
+    seen
+}
+
+async fn over_http2(address: SocketAddr, registry: Arc<MemoryRegistry>) -> Seen {
+    let mut seen = Seen::default();
+    let mut kept: Option<client::Http2> = None;
+    while let Some(draining) = there(&registry) {
+        let (mut sender, task) = match kept.take() {
+            Some(connection) => connection,
+            None => client::http2(address).await.unwrap(),
+        };
+        if sender.ready().await.is_err() {
+            seen.goodbyes += 1;
+            continue;
+        }
+        match sender.try_send_request(get(address, "/")).await {
+            Ok(answer) => {
+                assert_eq!(client::text(answer).await, "whole");
+                seen.answers += 1;
+                seen.late += usize::from(draining);
+                kept = Some((sender, task));
+            }
+            Err(mut error) => {
+                // Given back, it was not sent.
+                if error.take_message().is_some() {
+                    seen.goodbyes += 1;
+                } else {
+                    println!("over HTTP/2: {:?}", error.into_error());
+                    seen.failures += 1;
+                }
+            }
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_32_no_request_is_lost_while_it_leaves_and_all_are_asked_to_go() {
+    let registry = Arc::new(MemoryRegistry::new());
+    let mut running = Running::start(server(), registry.clone()).await;
+    shown(&registry, InstanceStatus::Up).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..3 {
+        clients.spawn(over_http1(running.address, registry.clone()));
+        clients.spawn(over_http2(running.address, registry.clone()));
+    }
+    eventually(SOON, "steady load", async || running.app.requests() > 500).await;
+    running.stop();
+    for seen in clients.join_all().await {
+        assert_eq!(seen.failures, 0, "{seen:?}");
+        assert!(seen.late > 5 && seen.goodbyes > 0, "{seen:?}");
+    }
+    let stopped = running.ended().await.unwrap();
+    assert!(stopped.unconfirmed.is_none(), "{stopped:?}");
+    assert_eq!(stopped.cut_off, 0);
+    assert!(registry.instances().is_empty());
+}
+
+#[tokio::test]
+async fn connections_of_http2_end_while_it_drains_and_idle_ones_of_http1_when_it_closes() {
+    let registry = Arc::new(MemoryRegistry::new());
+    let long = Duration::from_secs(2);
+    let mut running = Running::start(server().drain_for(long), registry.clone()).await;
+    shown(&registry, InstanceStatus::Up).await;
+    let (mut one, one_ends) = client::http1(running.address).await.unwrap();
+    let (mut two, two_ends) = client::http2(running.address).await.unwrap();
+    one.send_request(get(running.address, "/")).await.unwrap();
+    two.send_request(get(running.address, "/")).await.unwrap();
+    // Nothing was asked of this one: to tell it to go would bring it back at once.
+    let (mut new, new_ends) = client::http2(running.address).await.unwrap();
+
+    running.stop();
+    two_ends.await.unwrap();
+    assert_eq!(there(&registry), Some(true), "it drains");
+    assert!(!one_ends.is_finished() && !new_ends.is_finished());
+    let answer = new.send_request(get(running.address, "/")).await.unwrap();
+    assert_eq!(client::text(answer).await, "whole");
+    new_ends.await.unwrap();
+    assert_eq!(there(&registry), Some(true), "it drains");
+
+    one_ends.await.unwrap();
+    assert_eq!(there(&registry), None);
+    assert_eq!(running.ended().await.unwrap().cut_off, 0);
+}
