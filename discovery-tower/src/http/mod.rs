@@ -35,7 +35,7 @@ pub use pool::{HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker}
 pub use protocol::{ByStatus, Grpc, Http, Tracked};
 pub use reclaim::Reclaim;
 pub use replay::Replay;
-pub use retry::{Attempts, CallFailure, Retried, Retry, RetryLayer, Tries};
+pub use retry::{CallFailure, Retried, Retry, RetryFuture, RetryLayer, Tries};
 pub use target::{FromEndpoint, ServedBy};
 
 use crate::balance::{Balance, Builder, PeakEwma};

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -146,21 +147,22 @@ pub struct Retry<S> {
 
 impl<S, B, R> Service<Request<B>> for Retry<S>
 where
-    S: Service<Request<Replay<B>>, Response = Response<R>> + Clone,
-    S::Error: CallFailure,
+    S: Service<Request<Replay<B>>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: CallFailure + Send + 'static,
+    S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
+    R: Send + 'static,
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future =
-        tower::retry::future::ResponseFuture<Attempts<R, S::Error>, S, Request<Replay<B>>>;
+    type Future = RetryFuture<R, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> RetryFuture<R, S::Error> {
         let recorded = self.layer.retries > 0 && is_repeatable(request.method());
         let limit = self.layer.limit;
         let request = request
@@ -172,12 +174,34 @@ where
         // The service that was asked for readiness is the one that is called.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        tower::retry::Retry::new(attempts, inner).call(request)
+        RetryFuture(Box::pin(tower::retry::Retry::new(attempts, inner).call(request)))
+    }
+}
+
+/// The response to come, up to its head, from whichever attempt. Dropping it cancels the attempt that is
+/// under way.
+///
+/// It is in a box, so that nothing of the service that is tried is in its type: a task that awaits it can
+/// be spawned whatever the body is made of.
+#[must_use = "futures do nothing unless polled"]
+pub struct RetryFuture<R, E>(Pin<Box<dyn Future<Output = Result<Response<R>, E>> + Send>>);
+
+impl<R, E> Future for RetryFuture<R, E> {
+    type Output = Result<Response<R>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<R, E> fmt::Debug for RetryFuture<R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture").finish_non_exhaustive()
     }
 }
 
 /// The attempts at one request.
-pub struct Attempts<R, E = CallError<InstanceKey>> {
+struct Attempts<R, E> {
     layer: RetryLayer,
     tries: Tries,
     /// How many of them have reached an instance.
@@ -306,11 +330,5 @@ impl<R, E> Clone for Attempts<R, E> {
             tried: self.tried.clone(),
             last: None,
         }
-    }
-}
-
-impl<R, E> fmt::Debug for Attempts<R, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempts").field("tried", &self.tried).finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ mod requests;
 #[allow(dead_code, reason = "it does more than is asked of it here")]
 #[path = "../pool/server.rs"]
 mod server;
+mod spawned;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,12 +1,12 @@
 //! One request on its way.
 
 use std::fmt;
+use std::future::ready;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use ::http::Response;
 use discovery_core::InstanceKey;
-use pin_project_lite::pin_project;
 
 use super::body::ClientBody;
 use super::error::ClientError;
@@ -14,65 +14,44 @@ use super::usage::InUse;
 use crate::balance::CallError;
 use crate::http::{PooledBody, Tracked};
 
-pin_project! {
-    /// The response to come, up to its head; `F` is the call through the balancer. Dropping it cancels
-    /// the request.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct ClientFuture<F> {
-        #[pin]
-        state: State<F>,
-    }
-}
+/// The response to come, up to its head. Dropping it cancels the request.
+///
+/// It is in a box, so that nothing of what the client is made of is in its type: that costs nothing
+/// beside a request.
+#[must_use = "futures do nothing unless polled"]
+pub struct ClientFuture(Pin<Box<dyn Future<Output = Ended> + Send>>);
 
-pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        Refused { error: Option<ClientError> },
-        Called { #[pin] call: F, in_use: Option<InUse> },
-    }
-}
-
-impl<F> ClientFuture<F> {
-    pub(super) fn called(call: F, in_use: InUse) -> Self {
-        Self { state: State::Called { call, in_use: Some(in_use) } }
-    }
-
-    pub(super) fn refused(error: ClientError) -> Self {
-        Self { state: State::Refused { error: Some(error) } }
-    }
-}
+type Ended = Result<Response<ClientBody>, ClientError>;
 
 /// What the call through the balancer ends with.
 type Called = Result<Response<Tracked<PooledBody, InstanceKey>>, CallError<InstanceKey>>;
 
-impl<F: Future<Output = Called>> Future for ClientFuture<F> {
-    type Output = Result<Response<ClientBody>, ClientError>;
+impl ClientFuture {
+    pub(super) fn called(
+        call: impl Future<Output = Called> + Send + 'static,
+        in_use: InUse,
+    ) -> Self {
+        Self(Box::pin(async move {
+            let response = call.await?;
+            Ok(response.map(|body| ClientBody::new(body, in_use)))
+        }))
+    }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Refused { error } => {
-                error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
-            }
-            StateProj::Called { call, in_use } => {
-                if in_use.is_none() {
-                    return Poll::Pending;
-                }
-                let result = ready!(call.poll(cx));
-                let Some(in_use) = in_use.take() else { return Poll::Pending };
-                Poll::Ready(match result {
-                    Ok(response) => Ok(response.map(|body| ClientBody::new(body, in_use))),
-                    Err(error) => Err(ClientError::Call(error)),
-                })
-            }
-        }
+    pub(super) fn refused(error: ClientError) -> Self {
+        Self(Box::pin(ready(Err(error))))
     }
 }
 
-impl<F> fmt::Debug for ClientFuture<F> {
+impl Future for ClientFuture {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ClientFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.state {
-            State::Refused { .. } => "ClientFuture::Refused",
-            State::Called { .. } => "ClientFuture::Called",
-        })
+        f.debug_struct("ClientFuture").finish_non_exhaustive()
     }
 }

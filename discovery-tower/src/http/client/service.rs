@@ -24,12 +24,26 @@ use crate::http::HttpBalance;
 /// balancers and connections. See the [module](super) for what holds.
 ///
 /// It is a [`Service`] that is always ready: a call waits by itself, as long as the
-/// [`Limits`](crate::Limits) say.
-pub struct HttpClient<B>(Arc<Shared<B>>)
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>;
+/// [`Limits`](crate::Limits) say. It asks nothing of `B` but where it is made, so that a task that awaits
+/// its calls can be spawned whatever the body is made of.
+pub struct HttpClient<B>(Arc<dyn Calls<B>>);
+
+/// What a client does, apart from what a body has to be for it to be done: with the bounds on `B` on the
+/// client itself, the compiler could not see that a task is `Send` in which a call is awaited with a body
+/// that holds a `dyn Error` (rust-lang/rust#110338).
+trait Calls<B>: Send + Sync {
+    fn call(self: Arc<Self>, request: Request<B>) -> ClientFuture;
+
+    /// How many services and hosts there are.
+    fn counts(&self) -> (usize, usize);
+
+    /// The services with their balancers.
+    fn services(&self) -> Vec<(ServiceName, HttpBalance<B>)>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>;
+}
 
 struct Shared<B>
 where
@@ -74,8 +88,30 @@ where
     /// The services that there is a balancer for now, in no order, with their balancers: for pages and
     /// metrics. Who keeps a balancer keeps its watch and its connections.
     pub fn services(&self) -> Vec<(ServiceName, HttpBalance<B>)> {
+        self.0.services()
+    }
+}
+
+impl<B> Calls<B> for Shared<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn call(self: Arc<Self>, request: Request<B>) -> ClientFuture {
+        match self.balance(request.uri()) {
+            Ok((mut balance, in_use)) => ClientFuture::called(balance.call(request), in_use),
+            Err(error) => ClientFuture::refused(error),
+        }
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.services.len(), self.hosts.len())
+    }
+
+    fn services(&self) -> Vec<(ServiceName, HttpBalance<B>)> {
         let named = |(name, balance): (Arc<str>, _)| Some((ServiceName::new(name).ok()?, balance));
-        self.0.services.values().into_iter().filter_map(named).collect()
+        self.services.values().into_iter().filter_map(named).collect()
     }
 }
 
@@ -144,15 +180,10 @@ where
     }
 }
 
-impl<B> Service<Request<B>> for HttpClient<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B> Service<Request<B>> for HttpClient<B> {
     type Response = Response<ClientBody>;
     type Error = ClientError;
-    type Future = ClientFuture<<HttpBalance<B> as Service<Request<B>>>::Future>;
+    type Future = ClientFuture;
 
     /// Always ready: a call waits by itself.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
@@ -162,35 +193,23 @@ where
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.0.balance(request.uri()) {
-            Ok((mut balance, in_use)) => ClientFuture::called(balance.call(request), in_use),
-            Err(error) => ClientFuture::refused(error),
-        }
+    fn call(&mut self, request: Request<B>) -> ClientFuture {
+        self.0.clone().call(request)
     }
 }
 
-impl<B> Clone for HttpClient<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<B> fmt::Debug for HttpClient<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B> fmt::Debug for HttpClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (services, hosts) = self.0.counts();
         f.debug_struct("HttpClient")
-            .field("services", &self.0.services.len())
-            .field("hosts", &self.0.hosts.len())
+            .field("services", &services)
+            .field("hosts", &hosts)
             .finish_non_exhaustive()
     }
 }
