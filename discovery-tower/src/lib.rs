@@ -23,6 +23,8 @@ pub use http::{
     HttpErrorKind, HttpMaker, HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker,
     ServedBy,
 };
+#[cfg(feature = "tls")]
+pub use http::{Tls, TlsConfig, TlsError};
 pub use load::{
     LoadMeasure, Measured, MeasuredLoad, MeasuredMaker, PeakEwmaMaker, PendingRequestsMaker,
 };

@@ -69,6 +69,10 @@ fn of_stream(error: &h2::Error) -> (HttpErrorKind, String) {
 
 /// Why there is no connection.
 pub(super) fn connecting(error: &(dyn Error + 'static)) -> String {
+    #[cfg(feature = "tls")]
+    if let Some(handshake) = find::<super::tls::HandshakeError>(error) {
+        return handshake.to_string();
+    }
     let io = find::<io::Error>(error).filter(|io| io.raw_os_error().is_some());
     io.map_or_else(|| chain(error), words)
 }

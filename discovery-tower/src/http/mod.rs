@@ -21,6 +21,8 @@ mod reclaim;
 mod replay;
 mod retry;
 mod target;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use ::http::Request;
 use discovery_core::{Instance, InstanceChanges, InstanceKey, InstanceStatus};
@@ -37,6 +39,8 @@ pub use reclaim::Reclaim;
 pub use replay::Replay;
 pub use retry::{CallFailure, Retried, Retry, RetryFuture, RetryLayer, Tries};
 pub use target::{FromEndpoint, ServedBy};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsConfig, TlsError};
 
 use crate::balance::{Balance, Builder, PeakEwma};
 use crate::load::{LoadMeasure, MeasuredMaker};

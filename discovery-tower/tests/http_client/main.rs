@@ -12,6 +12,8 @@ mod requests;
 #[path = "../pool/server.rs"]
 mod server;
 mod spawned;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -31,9 +31,14 @@ impl Open for Counting {
         Tcp.supports(scheme)
     }
 
-    fn open(&self, address: &discovery_core::Address, patience: Duration) -> Opening {
+    fn open(
+        &self,
+        address: &discovery_core::Address,
+        protocol: HttpVersion,
+        patience: Duration,
+    ) -> Opening {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Tcp.open(address, patience)
+        Tcp.open(address, protocol, patience)
     }
 }
 

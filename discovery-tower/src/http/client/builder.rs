@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Request, Uri};
-use discovery_core::{Instance, ServiceName, Source, StaticSource};
+use discovery_core::{Instance, InstanceChanges, ServiceName, Source, StaticSource};
 use http_body::Body;
 use tower::BoxError;
 
-use super::service::HttpClient;
+use super::secure::LeftOut;
+use super::service::{HttpClient, Made};
 use crate::balance::{Builder, Ejection, Limits, SlowStart};
+#[cfg(feature = "tls")]
+use crate::http::Tls;
 use crate::http::{Http, HttpBalance, PoolConfig, PooledMaker};
 
 /// Makes an [`HttpClient`]. What is not set is as with [`http::balance`](crate::http::balance).
@@ -30,6 +33,8 @@ pub(super) type PassThrough = Arc<dyn Fn(&Uri) -> bool + Send + Sync>;
 pub(super) struct Making {
     source: Arc<dyn Source>,
     pool: PoolConfig,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     limits: Limits,
     ejection: Ejection,
     slow_start: SlowStart,
@@ -42,6 +47,8 @@ impl HttpClientBuilder {
             making: Making {
                 source: Arc::new(source),
                 pool: PoolConfig::default(),
+                #[cfg(feature = "tls")]
+                tls: None,
                 limits: Limits::default(),
                 ejection: Ejection::default(),
                 slow_start: SlowStart::default(),
@@ -57,6 +64,15 @@ impl HttpClientBuilder {
     #[must_use]
     pub fn pool(mut self, pool: PoolConfig) -> Self {
         self.making.pool = pool;
+        self
+    }
+
+    /// Has TLS: instances with `https` and `grpcs` addresses are reached, and URIs may say `https`. It
+    /// takes the place of the pool's [`open`](PoolConfig::open), whatever is set first.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.making.tls = Some(tls);
         self
     }
 
@@ -126,14 +142,30 @@ impl HttpClientBuilder {
 }
 
 impl Making {
-    /// A balancer over the instances of a service.
-    pub(super) fn service<B>(&self, service: &ServiceName) -> HttpBalance<B>
+    /// Whether connections can be of TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.pool().open.supports("https")
+    }
+
+    fn pool(&self) -> PoolConfig {
+        let pool = self.pool.clone();
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return pool.open(tls.clone());
+        }
+        pool
+    }
+
+    /// A balancer over the instances of a service, or over those alone that are reached over TLS.
+    pub(super) fn service<B>(&self, service: &ServiceName, secure: bool) -> Made<B>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.balance(&self.source, service, service.as_str())
+        let (changes, left_out) = (self.source.watch(service), LeftOut::default());
+        let changes = if secure { left_out.only_secure(changes) } else { changes };
+        (self.balance(changes, service.as_str()), left_out)
     }
 
     /// The same over this one, which is called by its id: its host may be named like a service.
@@ -144,18 +176,17 @@ impl Making {
         B::Error: Into<BoxError>,
     {
         let key = host.key();
-        self.balance(&StaticSource::new([host]), &key.service, key.id.as_str())
+        self.balance(StaticSource::new([host]).watch(&key.service), key.id.as_str())
     }
 
-    fn balance<B>(&self, source: &dyn Source, service: &ServiceName, name: &str) -> HttpBalance<B>
+    fn balance<B>(&self, changes: InstanceChanges, name: &str) -> HttpBalance<B>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let changes = source.watch(service);
         let status = changes.status();
-        Builder::new(changes, PooledMaker::with(self.pool.clone()))
+        Builder::new(changes, PooledMaker::with(self.pool()))
             .protocol(Http::new())
             .limits(self.limits)
             .ejection(self.ejection.clone())
@@ -169,7 +200,7 @@ impl Making {
 impl fmt::Debug for HttpClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpClientBuilder")
-            .field("pool", &self.making.pool)
+            .field("pool", &self.making.pool())
             .field("limits", &self.making.limits)
             .field("idle", &self.idle)
             .field("max_services", &self.max_services)

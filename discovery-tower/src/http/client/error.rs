@@ -23,12 +23,21 @@ pub enum ClientError {
         /// The URI.
         uri: Arc<str>,
     },
-    /// The URI has another scheme than `http`.
+    /// The URI has another scheme than `http`, or `https` where the client has TLS.
     Scheme {
         /// The scheme; empty if there is none.
         scheme: Arc<str>,
         /// The host of the URI.
         host: Arc<str>,
+    },
+    /// The URI says `https`, and the service has no instance that is reached over TLS.
+    Insecure {
+        /// The service.
+        service: Arc<str>,
+        /// One of its instances.
+        endpoint: InstanceKey,
+        /// The scheme of its address.
+        scheme: Arc<str>,
     },
     /// There is a port after the name: which ports the instances have is known to the registry.
     Port {
@@ -100,8 +109,14 @@ impl fmt::Display for ClientError {
             Self::Scheme { scheme, host } if scheme.is_empty() => {
                 write!(f, "without http:// before it, {host} names no service")
             }
+            Self::Scheme { scheme, host } if &**scheme == "https" => {
+                write!(f, "https:// needs TLS, which this client does not have, for {host}")
+            }
             Self::Scheme { scheme, host } => {
-                write!(f, "{scheme}:// is not supported, only http://, for {host}")
+                write!(f, "{scheme}:// is not supported, only http:// and https://, for {host}")
+            }
+            Self::Insecure { service, endpoint, scheme } => {
+                write!(f, "no instance of {service} is reached over TLS: {endpoint} is {scheme}://")
             }
             Self::Port { host, port } => {
                 write!(f, "a service has no port: {port}")?;

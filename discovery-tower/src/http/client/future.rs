@@ -10,6 +10,7 @@ use discovery_core::InstanceKey;
 
 use super::body::ClientBody;
 use super::error::ClientError;
+use super::secure::LeftOut;
 use super::usage::InUse;
 use crate::balance::CallError;
 use crate::http::{PooledBody, Tracked};
@@ -29,10 +30,11 @@ type Called = Result<Response<Tracked<PooledBody, InstanceKey>>, CallError<Insta
 impl ClientFuture {
     pub(super) fn called(
         call: impl Future<Output = Called> + Send + 'static,
+        left_out: LeftOut,
         in_use: InUse,
     ) -> Self {
         Self(Box::pin(async move {
-            let response = call.await?;
+            let response = call.await.map_err(|error| left_out.explain(error))?;
             Ok(response.map(|body| ClientBody::new(body, in_use)))
         }))
     }

@@ -44,10 +44,13 @@
 //! names are case-sensitive, and `http://Orders/` is the service `Orders`, not `orders`. (A library for
 //! URLs may make the host lower case before it is a [`Uri`](::http::Uri); `http` does not.) A port, a user,
 //! another scheme than `http`, and a host that is no name of a service are refused with a
-//! [`ClientError`] that says so. An instance whose address is `https` cannot be reached yet: that is an
-//! error of the call.
+//! [`ClientError`] that says so.
 //!
 //! `Host`, or over HTTP/2 the authority, becomes that of the instance.
+//!
+//! `http://orders/` goes to the instances of `orders`, however they are reached: where the client has
+//! [TLS](HttpClientBuilder::tls) (feature `tls`), also to those whose address is `https`, which fail
+//! otherwise. `https://orders/` needs TLS, and never goes to an instance that is reached without it.
 //!
 //! Ordinary hosts are refused unless they are [allowed](HttpClientBuilder::pass_through).
 //!
@@ -71,6 +74,7 @@ mod cache;
 mod error;
 mod future;
 mod route;
+mod secure;
 mod service;
 mod usage;
 

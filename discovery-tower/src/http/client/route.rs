@@ -1,48 +1,80 @@
 //! Which service a request is for: what its URI says.
 
+use std::borrow::Cow;
+
 use ::http::Uri;
 use ::http::uri::Scheme;
 use discovery_core::{Address, Instance, InstanceId, ServiceName};
 
 use super::error::ClientError;
 
-/// The authority of a URI that can be served: `http`, and somewhere to go.
-pub(super) fn authority(uri: &Uri) -> Result<&str, ClientError> {
-    let Some(authority) = uri.authority() else {
-        return Err(ClientError::NoHost { uri: uri.to_string().into() });
-    };
-    let host = || authority.host().into();
-    match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP => {}
-        Some(scheme) => {
-            return Err(ClientError::Scheme { scheme: scheme.as_str().into(), host: host() });
+/// Where a request is to go, as its URI says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route<'a> {
+    pub(super) authority: &'a str,
+    /// Whether it must not go there but over TLS.
+    pub(super) secure: bool,
+}
+
+impl<'a> Route<'a> {
+    /// Of a URI that can be served: `http`, or `https` where there is TLS, and somewhere to go.
+    pub(super) fn of(uri: &'a Uri, tls: bool) -> Result<Self, ClientError> {
+        let Some(authority) = uri.authority() else {
+            return Err(ClientError::NoHost { uri: uri.to_string().into() });
+        };
+        let host = || authority.host().into();
+        let secure = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS && tls => true,
+            Some(scheme) => {
+                return Err(ClientError::Scheme { scheme: scheme.as_str().into(), host: host() });
+            }
+            None => return Err(ClientError::Scheme { scheme: "".into(), host: host() }),
+        };
+        if authority.as_str().contains('@') {
+            // Nothing is done with what stands before the @, and it may be a secret.
+            return Err(ClientError::UserInfo { host: host() });
         }
-        None => return Err(ClientError::Scheme { scheme: "".into(), host: host() }),
+        Ok(Self { authority: authority.as_str(), secure })
     }
-    if authority.as_str().contains('@') {
-        // Nothing is done with what stands before the @, and it may be a secret.
-        return Err(ClientError::UserInfo { host: host() });
+
+    /// By what its balancer is known: the authority, and that it is `https`. So the instances of a
+    /// service that are reached over TLS are a service of their own for requests that need that.
+    pub(super) fn key(&self) -> Cow<'a, str> {
+        if self.secure {
+            format!("{SECURE}{}", self.authority).into()
+        } else {
+            self.authority.into()
+        }
     }
-    Ok(authority.as_str())
+
+    /// The service.
+    pub(super) fn service(&self) -> Result<ServiceName, ClientError> {
+        // In an address of IPv6 there are colons, too.
+        if let Some((host, port)) = self.authority.rsplit_once(':')
+            && !port.ends_with(']')
+        {
+            return Err(ClientError::Port { host: host.into(), port: port.into() });
+        }
+        Ok(ServiceName::new(self.authority)?)
+    }
+
+    /// An ordinary host, as the one instance of a service.
+    pub(super) fn host(&self) -> Result<Instance, ClientError> {
+        let scheme = if self.secure { SECURE } else { "http://" };
+        let address = Address::new(format!("{scheme}{}", self.authority))?;
+        let plain =
+            |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+        let name: String = address.host().chars().map(plain).collect();
+        Ok(Instance::new(ServiceName::new(name)?, InstanceId::new(self.authority)?, address))
+    }
 }
 
-/// The service of that name.
-pub(super) fn service(authority: &str) -> Result<ServiceName, ClientError> {
-    // In an address of IPv6 there are colons, too.
-    if let Some((host, port)) = authority.rsplit_once(':')
-        && !port.ends_with(']')
-    {
-        return Err(ClientError::Port { host: host.into(), port: port.into() });
-    }
-    Ok(ServiceName::new(authority)?)
-}
+const SECURE: &str = "https://";
 
-/// An ordinary host, as the one instance of a service.
-pub(super) fn host(authority: &str) -> Result<Instance, ClientError> {
-    let address = Address::new(format!("http://{authority}"))?;
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    let name: String = address.host().chars().map(plain).collect();
-    Ok(Instance::new(ServiceName::new(name)?, InstanceId::new(authority)?, address))
+/// The service of a balancer that is known by this.
+pub(super) fn service_of(key: &str) -> Option<ServiceName> {
+    ServiceName::new(key.strip_prefix(SECURE).unwrap_or(key)).ok()
 }
 
 #[cfg(test)]
@@ -51,8 +83,17 @@ mod tests {
 
     fn route(uri: &str) -> Result<String, String> {
         let uri: Uri = uri.parse().unwrap();
-        let service = authority(&uri).and_then(service).map_err(|error| error.to_string())?;
-        Ok(service.to_string())
+        let service = Route::of(&uri, false).and_then(|route| route.service());
+        Ok(service.map_err(|error| error.to_string())?.to_string())
+    }
+
+    fn secure(uri: &str) -> String {
+        let uri: Uri = uri.parse().unwrap();
+        Route::of(&uri, true).unwrap().key().into_owned()
+    }
+
+    fn host(authority: &str) -> Result<Instance, ClientError> {
+        Route { authority, secure: false }.host()
     }
 
     #[test]
@@ -67,8 +108,8 @@ mod tests {
         for (uri, error) in [
             ("/v1/7", "no service is named: the URI /v1/7 has no host"),
             ("*", "no service is named: the URI * has no host"),
-            ("https://orders/", "https:// is not supported, only http://, for orders"),
-            ("ftp://orders/", "ftp:// is not supported, only http://, for orders"),
+            ("https://orders/", "https:// needs TLS, which this client does not have, for orders"),
+            ("ftp://orders/", "ftp:// is not supported, only http:// and https://, for orders"),
             ("orders:80", "without http:// before it, orders names no service"),
             ("http://orders:8080/", "a service has no port: 8080 after orders"),
             ("http://orders:/", "a service has no port: after orders"),
@@ -83,6 +124,15 @@ mod tests {
         assert!(error.starts_with(r#"service name "[::1]": only letters"#), "{error}");
         let long = format!("http://{}/", "x".repeat(254));
         assert!(route(&long).unwrap_err().ends_with("longer than 253 bytes"));
+    }
+
+    #[test]
+    fn what_needs_tls_is_kept_apart() {
+        assert_eq!(secure("https://orders/v1"), "https://orders");
+        assert_eq!(secure("http://orders/v1"), "orders");
+        assert_eq!(service_of("https://orders"), service_of("orders"));
+        let host = Route { authority: "[::1]:81", secure: true }.host().unwrap();
+        assert_eq!(host.address.as_str(), "https://[::1]:81");
     }
 
     #[test]

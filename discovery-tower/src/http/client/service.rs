@@ -16,7 +16,8 @@ use super::builder::{HttpClientBuilder, Making, PassThrough};
 use super::cache::{Cache, Full};
 use super::error::ClientError;
 use super::future::ClientFuture;
-use super::route;
+use super::route::{self, Route};
+use super::secure::LeftOut;
 use super::usage::InUse;
 use crate::http::HttpBalance;
 
@@ -51,16 +52,21 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    services: Cache<HttpBalance<B>>,
-    /// Those that are passed through, by authority: what is a host for one request may be the name of
-    /// a service for another.
-    hosts: Cache<HttpBalance<B>>,
+    services: Cache<Made<B>>,
+    /// Those that are passed through: what is a host for one request may be the name of a service for
+    /// another.
+    hosts: Cache<Made<B>>,
     making: Making,
+    /// Whether connections can be of TLS.
+    tls: bool,
     pass_through: Option<PassThrough>,
     idle: Duration,
     /// Drops what is not used, from the first use on.
     sweeper: OnceLock<AbortHandle>,
 }
+
+/// A balancer, and the instances that it leaves out.
+pub(super) type Made<B> = (HttpBalance<B>, LeftOut);
 
 impl<B> HttpClient<B>
 where
@@ -78,6 +84,7 @@ where
         Self(Arc::new(Shared {
             services: Cache::new(max_services),
             hosts: Cache::new(max_hosts),
+            tls: making.has_tls(),
             making,
             pass_through,
             idle,
@@ -86,7 +93,8 @@ where
     }
 
     /// The services that there is a balancer for now, in no order, with their balancers: for pages and
-    /// metrics. Who keeps a balancer keeps its watch and its connections.
+    /// metrics. One that is asked for by `https` and by `http` has two. Who keeps a balancer keeps its
+    /// watch and its connections.
     pub fn services(&self) -> Vec<(ServiceName, HttpBalance<B>)> {
         self.0.services()
     }
@@ -100,7 +108,9 @@ where
 {
     fn call(self: Arc<Self>, request: Request<B>) -> ClientFuture {
         match self.balance(request.uri()) {
-            Ok((mut balance, in_use)) => ClientFuture::called(balance.call(request), in_use),
+            Ok(((mut balance, left_out), in_use)) => {
+                ClientFuture::called(balance.call(request), left_out, in_use)
+            }
             Err(error) => ClientFuture::refused(error),
         }
     }
@@ -110,7 +120,8 @@ where
     }
 
     fn services(&self) -> Vec<(ServiceName, HttpBalance<B>)> {
-        let named = |(name, balance): (Arc<str>, _)| Some((ServiceName::new(name).ok()?, balance));
+        let named =
+            |(key, (balance, _)): (Arc<str>, Made<B>)| Some((route::service_of(&key)?, balance));
         self.services.values().into_iter().filter_map(named).collect()
     }
 }
@@ -122,32 +133,34 @@ where
     B::Error: Into<BoxError>,
 {
     /// The balancer that a request with this URI goes through, in use.
-    fn balance(self: &Arc<Self>, uri: &Uri) -> Result<(HttpBalance<B>, InUse), ClientError> {
-        let authority = route::authority(uri)?;
+    fn balance(self: &Arc<Self>, uri: &Uri) -> Result<(Made<B>, InUse), ClientError> {
+        let route = Route::of(uri, self.tls)?;
         let passed = self.pass_through.as_ref().is_some_and(|allowed| allowed(uri));
         let cache = if passed { &self.hosts } else { &self.services };
-        match cache.get(authority) {
+        let key = route.key();
+        match cache.get(&key) {
             Some(found) => Ok(found),
-            None => self.make(authority, passed),
+            None => self.make(route, &key, passed),
         }
     }
 
     #[cold]
     fn make(
         self: &Arc<Self>,
-        authority: &str,
+        route: Route<'_>,
+        key: &str,
         passed: bool,
-    ) -> Result<(HttpBalance<B>, InUse), ClientError> {
+    ) -> Result<(Made<B>, InUse), ClientError> {
         let made = if passed {
-            let host = route::host(authority)?;
-            self.hosts.get_or_make(authority, || self.making.host(host))
+            let host = route.host()?;
+            self.hosts.get_or_make(key, || (self.making.host(host), LeftOut::default()))
         } else {
-            let service = route::service(authority)?;
-            self.services.get_or_make(authority, || self.making.service(&service))
+            let service = route.service()?;
+            self.services.get_or_make(key, || self.making.service(&service, route.secure))
         };
         self.sweeper
             .get_or_init(|| tokio::spawn(sweep(Arc::downgrade(self), self.idle)).abort_handle());
-        made.map_err(|Full { limit }| ClientError::TooMany { host: authority.into(), limit })
+        made.map_err(|Full { limit }| ClientError::TooMany { host: route.authority.into(), limit })
     }
 }
 

@@ -32,7 +32,7 @@ where
 {
     let limit = config.connect_timeout;
     let connecting = async {
-        let stream = config.open.open(address, limit).await?;
+        let stream = config.open.open(address, protocol, limit).await?;
         match protocol {
             HttpVersion::Http1 => http1(pool, stream, Life::new(period, limit)).await,
             HttpVersion::Http2 => {

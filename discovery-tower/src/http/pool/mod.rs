@@ -24,5 +24,6 @@ pub use body::PooledBody;
 pub use config::{HttpVersion, PoolConfig};
 pub use endpoint::PooledEndpoint;
 pub use maker::PooledMaker;
+pub(super) use open::is_secure;
 pub use open::{ByteStream, Open, Opening, ReadWrite, Tcp};
 pub use send::PooledFuture;

@@ -1,8 +1,10 @@
 //! The step of connecting that knows about networks: from an address to a stream of bytes. Whoever
-//! wants TLS, Unix sockets or a proxy brings another one; the pool stays as it is.
+//! wants Unix sockets or a proxy brings another one; the pool stays as it is. For TLS there is
+//! `http::tls::Tls` (feature `tls`).
 
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
@@ -11,21 +13,24 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{BoxError, Service as _};
 
+use super::config::HttpVersion;
+
 /// Opens a stream of bytes to an address.
 pub trait Open: fmt::Debug + Send + Sync + 'static {
     /// Whether it can, for addresses of this scheme. What it cannot is refused before a request is
     /// given away.
     fn supports(&self, scheme: &str) -> bool;
 
-    /// Opens a stream. `patience` is how long the whole of connecting may take; it ends without the
-    /// opener's doing, and is told for an opener that divides it among several addresses.
+    /// Opens a stream, on which `protocol` is to be spoken. `patience` is how long the whole of
+    /// connecting may take; it ends without the opener's doing, and is told for an opener that divides
+    /// it among several addresses.
     ///
     /// # Errors
     /// Any. An [`io::Error`](std::io::Error) among the causes is put in plain words.
     ///
     /// # Cancel safety
     /// The future is dropped when the time is over.
-    fn open(&self, address: &Address, patience: std::time::Duration) -> Opening;
+    fn open(&self, address: &Address, protocol: HttpVersion, patience: Duration) -> Opening;
 }
 
 /// A stream of bytes to come.
@@ -49,7 +54,7 @@ impl Open for Tcp {
         matches!(scheme, "http" | "grpc")
     }
 
-    fn open(&self, address: &Address, patience: std::time::Duration) -> Opening {
+    fn open(&self, address: &Address, _: HttpVersion, patience: Duration) -> Opening {
         let mut uri = ::http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.path_and_query = Some(PathAndQuery::from_static("/"));
@@ -63,4 +68,9 @@ impl Open for Tcp {
             Ok(Box::new(stream.into_inner()) as ByteStream)
         })
     }
+}
+
+/// Whether addresses of this scheme are reached over TLS.
+pub(in crate::http) fn is_secure(scheme: &str) -> bool {
+    matches!(scheme, "https" | "grpcs")
 }
