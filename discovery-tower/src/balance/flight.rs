@@ -117,14 +117,10 @@ pub struct Completion<K> {
 }
 
 pub(crate) trait Ending<K>: Keyed<K> {
-    /// How long a call has taken that began then.
-    fn took(&self, started: u64) -> u64;
-    /// A call has its response, and goes on being pending.
-    fn answered(&self);
-    /// What became of a call that was answered and took so long.
-    fn judged(self: Arc<Self>, took: u64, outcome: Outcome);
-    /// A call that was well answered failed after all.
-    fn spoilt(self: Arc<Self>, took: u64);
+    /// A call that began then has its response, and goes on being pending: how long that took.
+    fn answered(&self, started: u64) -> u64;
+    /// What became of a call that began then, was answered, and took so long.
+    fn judged(self: Arc<Self>, started: u64, took: u64, outcome: Outcome);
     /// A call that was answered is over; whether it went well to its end.
     fn release(self: Arc<Self>, well: bool);
 }
@@ -144,13 +140,11 @@ impl<K: 'static> Completion<K> {
     /// Tells what became of the call. The first time counts; after a success, a failure counts too.
     pub fn tell(&mut self, outcome: Outcome) {
         let took = self.took();
-        match self.told {
-            None => self.endpoint.clone().judged(took, outcome),
-            Some(Outcome::Success) if outcome == Outcome::Failure => {
-                self.endpoint.clone().spoilt(took);
-            }
-            Some(_) => return,
+        match (self.told, outcome) {
+            (None, _) | (Some(Outcome::Success), Outcome::Failure) => {}
+            _ => return,
         }
+        self.endpoint.clone().judged(self.started, took, outcome);
         self.told = Some(outcome);
     }
 
@@ -165,10 +159,7 @@ impl<K> Completion<K> {
     /// How long the response took, which is there now at the latest.
     fn took(&mut self) -> u64 {
         let Self { endpoint, started, took, .. } = self;
-        *took.get_or_insert_with(|| {
-            endpoint.answered();
-            endpoint.took(*started)
-        })
+        *took.get_or_insert_with(|| endpoint.answered(*started))
     }
 }
 
@@ -176,7 +167,7 @@ impl<K> Drop for Completion<K> {
     fn drop(&mut self) {
         let took = self.took();
         if self.told.is_none() {
-            self.endpoint.clone().judged(took, Outcome::Cancelled);
+            self.endpoint.clone().judged(self.started, took, Outcome::Cancelled);
         }
         self.endpoint.clone().release(self.told == Some(Outcome::Success));
     }
@@ -192,7 +183,7 @@ impl<T: Parts> Endpoint<T> {
     /// A call that began then has ended.
     #[inline]
     pub(crate) fn end(self: &Arc<Self>, started: u64, outcome: Outcome) {
-        let now = self.hub.policy_now();
+        let now = self.hub.now_since(started);
         let pending = self.member.end();
         if outcome == Outcome::Success {
             self.passed();
@@ -281,24 +272,17 @@ impl<T: Parts> Keyed<T::Key> for Endpoint<T> {
 }
 
 impl<T: Parts> Ending<T::Key> for Endpoint<T> {
-    fn took(&self, started: u64) -> u64 {
-        self.hub.policy_now().saturating_sub(started)
-    }
-
-    fn answered(&self) {
+    fn answered(&self, started: u64) -> u64 {
         self.member.answer();
-        let now = self.hub.policy_now();
+        let now = self.hub.now_since(started);
         guarded(|| self.hub.policy.answered(self.member.load(), now));
+        now.saturating_sub(started)
     }
 
-    fn judged(self: Arc<Self>, took: u64, outcome: Outcome) {
+    fn judged(self: Arc<Self>, started: u64, took: u64, outcome: Outcome) {
         // The one that is judged is pending itself.
         let pending = self.member.pending().saturating_sub(1);
-        self.judge(outcome, took, self.hub.policy_now(), pending);
-    }
-
-    fn spoilt(self: Arc<Self>, took: u64) {
-        self.judged(took, Outcome::Failure);
+        self.judge(outcome, took, self.hub.now_since(started), pending);
     }
 
     fn release(self: Arc<Self>, well: bool) {

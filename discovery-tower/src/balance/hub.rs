@@ -102,12 +102,25 @@ impl<T: Parts> Hub<T> {
         if <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED { self.now() } else { 0 }
     }
 
+    /// The time for a call that begins while so many can be used; 0 if it is not timed.
+    #[inline]
+    pub(crate) fn now_of_call(&self, usable: usize) -> u64 {
+        let timed = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED;
+        if timed && self.policy.is_timed(usable) { self.now() } else { 0 }
+    }
+
+    /// The time for a call that began at `started`; 0 if it is not timed.
+    #[inline]
+    pub(crate) fn now_since(&self, started: u64) -> u64 {
+        if started == 0 { 0 } else { self.policy_now() }
+    }
+
     pub(crate) fn tell(&self, event: Event<T>) {
         // Without a driver there is nobody who would act on it.
         drop(self.events.unbounded_send(event));
     }
 
-    /// Has the policy look at the set, if it is time. `now` is the [policy's](Self::policy_now).
+    /// Has the policy look at the set, if it is time. `now` is the call's.
     #[inline]
     pub(crate) fn consider_review(&self, now: u64) {
         let Some(every) = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::REVIEW else {

@@ -42,6 +42,7 @@ impl<T> Pieces<T> {
     }
 
     /// The pieces, in order.
+    #[inline]
     pub(crate) fn pieces(&self) -> impl ExactSizeIterator<Item = &[T]> + '_ {
         self.pieces.iter().map(|piece| &**piece)
     }

@@ -100,11 +100,19 @@ impl<T: Parts> Snapshot<T> {
         if self.ready.len() == 0 {
             return Ok(None);
         }
-        let now = hub.policy_now();
-        let among = Among { snapshot: self, hub, request, tried, now, all: nobody_else };
-        let place = guarded(|| hub.policy.pick(request, &among)).ok_or(Panicked("policy"))?;
+        let (now, place) = guarded(|| {
+            let now = hub.now_of_call(self.ready.len());
+            let among = Among { snapshot: self, hub, request, tried, now, all: nobody_else };
+            (now, hub.policy.pick(request, &among))
+        })
+        .ok_or(Panicked("policy"))?;
         let endpoint = place.and_then(|place| self.ready.get(place));
-        Ok(endpoint.map(|endpoint| (Picked::new(endpoint.clone(), now), endpoint.service.clone())))
+        Ok(endpoint.map(|endpoint| {
+            // How long a suspect took decides whether it is out.
+            let suspect = now == 0 && endpoint.member.is_suspect();
+            let now = if suspect { hub.policy_now() } else { now };
+            (Picked::new(endpoint.clone(), now), endpoint.service.clone())
+        }))
     }
 
     /// Whether one more call may go to an endpoint.
@@ -145,6 +153,13 @@ struct Among<'a, T: Parts> {
 }
 
 impl<T: Parts> Among<'_, T> {
+    #[inline]
+    fn is_free(&self, endpoint: &Arc<Endpoint<T>>) -> bool {
+        self.is_open(endpoint)
+            && !self.was_tried(endpoint)
+            && !self.hub.protocol.avoids(self.request, endpoint.member.key())
+    }
+
     #[inline]
     fn is_open(&self, endpoint: &Endpoint<T>) -> bool {
         self.snapshot.is_open(endpoint) || self.all && endpoint.member.gate() != Gate::Closed
@@ -191,10 +206,23 @@ impl<T: Parts> Candidates<T::Key, T::Endpoint, T::Load> for Among<'_, T> {
     #[inline]
     fn free(&self, place: usize) -> Option<&Member<T::Key, T::Endpoint, T::Load>> {
         let endpoint = self.snapshot.ready.get(place)?;
-        let free = self.is_open(endpoint)
-            && !self.was_tried(endpoint)
-            && !self.hub.protocol.avoids(self.request, endpoint.member.key());
-        free.then_some(&endpoint.member)
+        self.is_free(endpoint).then_some(&endpoint.member)
+    }
+
+    #[inline]
+    fn each_free<'a>(
+        &'a self,
+        mut each: impl FnMut(usize, &'a Member<T::Key, T::Endpoint, T::Load>),
+    ) {
+        let mut place = 0;
+        for piece in self.snapshot.ready.pieces() {
+            for endpoint in piece {
+                if self.is_free(endpoint) {
+                    each(place, &endpoint.member);
+                }
+                place += 1;
+            }
+        }
     }
 
     #[inline]

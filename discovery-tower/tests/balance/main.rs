@@ -10,3 +10,4 @@ mod reviews;
 mod smoke;
 mod stream;
 mod support;
+mod timing;

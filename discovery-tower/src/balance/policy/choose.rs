@@ -1,4 +1,4 @@
-//! The two ways to choose: look at all, or draw two.
+//! The ways to choose: look at all, or draw two.
 
 use super::Candidates;
 use crate::balance::Member;
@@ -9,31 +9,40 @@ pub(super) const SCAN: usize = 32;
 /// How often a place that will not do is drawn again, before all are looked at in turn.
 const DRAWS: usize = 4;
 
-/// The place of the one with the least cost, of at most [`SCAN`]; any of those that are equal. `cost` is
-/// told the least one so far, to begin with `most`: what is above that need not be exact.
+/// Those with the least cost, of at most [`SCAN`]: a bit for each place.
 #[inline]
 pub(super) fn least<K, E, L, C: PartialOrd + Copy>(
     among: &impl Candidates<K, E, L>,
     most: C,
-    cost: impl Fn(&Member<K, E, L>, C) -> C,
-) -> Option<usize> {
+    cost: impl Fn(&Member<K, E, L>) -> C,
+) -> u32 {
     let (mut least, mut which) = (most, 0_u32);
-    let len = among.len().min(SCAN);
-    for place in 0..len {
-        let Some(member) = among.free(place) else { continue };
-        let cost = cost(member, least);
+    among.each_free(|place, member| {
+        let (cost, bit) = (cost(member), 1_u32.wrapping_shl(place as u32));
         if cost < least {
-            (least, which) = (cost, 1 << place);
+            (least, which) = (cost, bit);
         } else if cost == least {
-            which |= 1 << place;
+            which |= bit;
         }
-    }
+    });
+    which
+}
+
+/// Those with the fewest calls under way, of at most [`SCAN`]: a bit for each place.
+#[inline]
+pub(super) fn fewest<K, E, L>(among: &impl Candidates<K, E, L>) -> u32 {
+    least(among, u32::MAX, Member::pending)
+}
+
+/// Any of these places, each as likely.
+#[inline]
+pub(super) fn one_of<K, E, L>(mut which: u32, among: &impl Candidates<K, E, L>) -> Option<usize> {
     let several = which.count_ones();
     if several > 1 {
         // Mostly nearly all are equal, and one that is drawn is one of them.
         for _ in 0..DRAWS {
-            let place = among.below(len);
-            if which >> place & 1 == 1 {
+            let place = among.below(among.len());
+            if which.unbounded_shr(place as u32) & 1 == 1 {
                 return Some(place);
             }
         }

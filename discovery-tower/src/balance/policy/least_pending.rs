@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Candidates, Policy, SCAN, better_of_two, least};
+use super::{Candidates, Policy, SCAN, better_of_two, fewest, one_of};
 use crate::balance::Member;
 use crate::balance::member::FULL;
 
@@ -60,7 +60,7 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for LeastPending {
                 b < a
             })
         } else if among.len() <= SCAN {
-            least(among, u32::MAX, |member, _| member.pending())
+            one_of(fewest(among), among)
         } else {
             better_of_two(among, |a, b| b.pending() < a.pending())
         }

@@ -7,6 +7,7 @@
 //! then, so that positions and counters survive.
 
 mod choose;
+mod latency;
 mod least_pending;
 mod peak_ewma;
 
@@ -17,7 +18,7 @@ pub use least_pending::LeastPending;
 pub use peak_ewma::PeakEwma;
 
 use super::{Member, Outcome};
-use choose::{SCAN, better_of_two, least};
+use choose::{SCAN, better_of_two, fewest, least, one_of};
 
 /// Decides which endpoint a request goes to.
 ///
@@ -56,14 +57,22 @@ pub trait Policy<Req, K, E>: Send + Sync + 'static {
         among: &impl Candidates<K, E, Self::Load, State = Self::State>,
     ) -> Option<usize>;
 
-    /// A call begins, while `waiting` others have no response yet. `now` is 0 if the policy is not
-    /// [timed](Self::TIMED).
+    /// Whether a call is timed that begins while so many endpoints can be used: asked only if the
+    /// policy is [timed](Self::TIMED) at all. A call that is not is told the time 0 wherever it is told
+    /// a time, and no review follows from it.
+    fn is_timed(&self, usable: usize) -> bool {
+        let _ = usable;
+        true
+    }
+
+    /// A call begins, while `waiting` others have no response yet. `now` is 0 if the call is not
+    /// [timed](Self::is_timed).
     fn started(&self, load: &Self::Load, waiting: u32, now: u64) {
         let _ = (load, waiting, now);
     }
 
     /// A call has its response, while it goes on being pending. What became of it may be known later
-    /// only. `now` is 0 if the policy is not [timed](Self::TIMED).
+    /// only. `now` is 0 if the call is not [timed](Self::is_timed).
     fn answered(&self, load: &Self::Load, now: u64) {
         let _ = (load, now);
     }
@@ -97,9 +106,9 @@ pub trait Policy<Req, K, E>: Send + Sync + 'static {
 pub struct Finished {
     /// What became of it.
     pub outcome: Outcome,
-    /// How long the response took, in nanoseconds; 0 if the policy is not timed.
+    /// How long the response took, in nanoseconds; 0 if the call is not timed.
     pub elapsed: u64,
-    /// The time now.
+    /// The time now; 0 if the call is not timed.
     pub now: u64,
     /// How many other calls to the endpoint are under way.
     pub pending: u32,
@@ -130,6 +139,20 @@ pub trait Candidates<K, E, L> {
         self.get(place).filter(|_| self.is_free(place))
     }
 
+    /// Tells all that are [free](Self::is_free), with their places.
+    fn each_free<'a>(&'a self, mut each: impl FnMut(usize, &'a Member<K, E, L>))
+    where
+        E: 'a,
+        K: 'a,
+        L: 'a,
+    {
+        for place in 0..self.len() {
+            if let Some(member) = self.free(place) {
+                each(place, member);
+            }
+        }
+    }
+
     /// A place, drawn in proportion to the weights; of those whose slow start has begun, less often.
     /// It may not be [free](Self::is_free). 0 if there are none.
     fn draw(&self) -> usize;
@@ -143,6 +166,6 @@ pub trait Candidates<K, E, L> {
     /// What the policy has computed of the set.
     fn state(&self) -> &Self::State;
 
-    /// The time, in nanoseconds since the balancer was made.
+    /// The time, in nanoseconds since the balancer was made; 0 if the call is not timed.
     fn now(&self) -> u64;
 }

@@ -1,10 +1,11 @@
 //! The fewest calls under way, and fewer still where calls take far longer than elsewhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Candidates, Finished, Policy, SCAN, better_of_two, least};
+use super::latency::{LONGEST, Latency, float, growth};
+use super::{Candidates, Finished, Policy, SCAN, better_of_two, fewest, least, one_of};
 use crate::balance::member::FULL;
 use crate::balance::{Member, Outcome};
 
@@ -21,8 +22,6 @@ use crate::balance::{Member, Outcome};
 /// multiplies the cost of a call there. While an endpoint gets no calls, what is held against it fades,
 /// so that it is tried again.
 ///
-/// A new endpoint is taken for one that has served so many calls in the median time.
-const PRIOR: u32 = 4;
 /// A failure counts as a call that took ten times the median, so failing fast is not being fast. A call
 /// that was cancelled can only make it look slower. An endpoint that is new starts at the median.
 ///
@@ -35,40 +34,18 @@ pub struct PeakEwma {
     /// One over the times, in nanoseconds.
     decay: f64,
     fade: f64,
-    /// Of all endpoints, in nanoseconds; 0 while no call has ended.
+    /// The square of the median of all endpoints, in square nanoseconds, as the bits of a float;
+    /// infinite while no call has ended, so that nothing is above it.
     median: AtomicU64,
 }
 
-/// What [`PeakEwma`] keeps of an endpoint.
-#[derive(Debug, Default)]
-pub struct Latency {
-    /// The mean of squares, in square nanoseconds, as the bits of a float; and of how many calls.
-    square: AtomicU64,
-    calls: AtomicU32,
-    /// Its root, in nanoseconds; 0 while no call has ended.
-    root: AtomicU64,
-    /// When it was told of a call last.
-    at: AtomicU64,
-    /// Since when nothing has come back, if calls are under way.
-    silent_since: AtomicU64,
-}
-
 /// From which multiple of the median on an endpoint is slow.
-const SLOW: u64 = 2;
+const SLOW: f64 = 2.0;
 /// A failure counts as a call that took so many times the median.
-const FAILURE: u64 = 10;
+const FAILURE: f64 = 10.0;
 /// The part of the mean of squares that a failure makes up at least: failing fast takes no time, so that
 /// means over time would hardly see it.
 const ONE_FAILURE: f64 = 0.1;
-/// The longest time that is counted, so that nothing overflows: an hour.
-const LONGEST: u64 = 3_600_000_000_000;
-
-/// Of times, which are far from using the last bit: processors convert numbers with a sign at once.
-#[inline]
-#[allow(clippy::cast_possible_wrap, reason = "these do not use the last bit")]
-fn float(nanos: u64) -> f64 {
-    nanos as i64 as f64
-}
 
 impl Default for PeakEwma {
     fn default() -> Self {
@@ -86,73 +63,83 @@ impl PeakEwma {
     /// much is left of what is held against an endpoint that gets no calls.
     pub fn over(decay: Duration, fade: Duration) -> Self {
         let rate = |time: Duration| 1.0 / (time.as_nanos() as f64).max(1.0);
-        Self { decay: rate(decay), fade: rate(fade), median: AtomicU64::new(0) }
+        let median = AtomicU64::new(f64::INFINITY.to_bits());
+        Self { decay: rate(decay), fade: rate(fade), median }
     }
 
-    /// What a call costs, without weights. What is more than `least` need not be exact.
+    /// The square of the median.
     #[inline]
-    fn plain_cost<K, E>(
-        &self,
-        member: &Member<K, E, Latency>,
-        median: u64,
-        now: u64,
-        least: f64,
-    ) -> f64 {
-        let load = member.load();
-        let calls = f64::from(member.pending());
-        let root = load.root.load(Ordering::Relaxed);
-        let silent = if member.waiting() > 0 {
-            now.saturating_sub(load.silent_since.load(Ordering::Relaxed))
-        } else {
-            0
-        };
-        let bound = median.saturating_mul(SLOW);
-        if median == 0 || (root < bound && silent < bound) {
-            return calls;
-        }
-        // What the root exceeds the median by is divided by exp(x) while there are no calls: about
-        // that, by the first terms of its series, in a tenth of the time.
-        let x = float(now.saturating_sub(load.at.load(Ordering::Relaxed))) * self.fade;
-        let fading = 1.0 + x * (1.0 + x * (0.5 + x / 6.0));
-        let (excess, median) = (float(root) - float(median), float(median));
-        if silent < bound && excess < (float(bound) - median) * fading {
-            return calls;
-        }
-        let at_least = (calls + 1.0) * float(SLOW);
-        if at_least > least {
-            return at_least;
-        }
-        let took = (median + excess / fading).max(float(silent));
-        (calls + 1.0) * took / median
+    fn median(&self) -> f64 {
+        f64::from_bits(self.median.load(Ordering::Relaxed))
     }
-}
 
-impl Latency {
-    /// Takes a call into account that ended now.
-    fn add(&self, took: u64, now: u64, rate: f64, least: f64, median: u64) {
-        let took = float(took.clamp(1, LONGEST));
-        // Two calls that end at the same time may count the time before them twice: a swap would take
-        // longer than all the rest, and the mean may lose one of them anyway.
-        let mut since = float(now.saturating_sub(self.at.load(Ordering::Relaxed))) * rate;
-        self.at.store(now, Ordering::Relaxed);
-        let mut square = f64::from_bits(self.square.load(Ordering::Relaxed));
-        let mut calls = self.calls.load(Ordering::Relaxed);
-        if calls == 0 {
-            since = 0.0;
-            if median > 0 {
-                // One is new among others: a first call that took long, over a new connection, is not
-                // held against it as if it had always been so.
-                (square, calls) = (float(median) * float(median), PRIOR);
-            }
+    /// Whether calls take so long there that it is held against the endpoint. While they do not, one
+    /// costs as much as there are calls under way.
+    #[inline]
+    fn is_slow<K, E>(&self, member: &Member<K, E, Latency>, now: u64) -> bool {
+        let (load, median) = (member.load(), self.median());
+        let silent = load.silent(member.waiting(), now);
+        silent * silent >= median * (SLOW * SLOW)
+            || load.square() >= median * (SLOW * SLOW) && self.is_still_slow(load, median, now)
+    }
+
+    /// Whether its mean is too high, although what it exceeds the median by has been fading.
+    fn is_still_slow(&self, load: &Latency, median: f64, now: u64) -> bool {
+        let bound = 1.0 + (SLOW - 1.0) * self.fading(load, now);
+        load.square() >= median * bound * bound
+    }
+
+    /// What is held against an endpoint is divided by this, which grows while there are no calls.
+    fn fading(&self, load: &Latency, now: u64) -> f64 {
+        1.0 + growth(load.idle(now) * self.fade)
+    }
+
+    /// What a call costs, without weights: no less than there are calls under way.
+    #[cold]
+    fn plain_cost<K, E>(&self, member: &Member<K, E, Latency>, now: u64) -> f64 {
+        let calls = f64::from(member.pending());
+        if !self.is_slow(member, now) {
+            return calls;
         }
-        calls = calls.saturating_add(1);
-        self.calls.store(calls, Ordering::Relaxed);
-        // For small ones, 1 - exp(-x) is x.
-        let part = if since < 0.001 { since } else { -(-since).exp_m1() };
-        let part = part.max(1.0 / f64::from(calls)).max(least);
-        square += (took * took - square) * part;
-        self.square.store(square.to_bits(), Ordering::Relaxed);
-        self.root.store(square.sqrt().max(1.0) as i64 as u64, Ordering::Relaxed);
+        let (load, median) = (member.load(), self.median().sqrt());
+        let took = median + (load.square().sqrt() - median) / self.fading(load, now);
+        (calls + 1.0) * took.max(load.silent(member.waiting(), now)) / median
+    }
+
+    /// Whether a call costs less at the second one, for weights like these.
+    #[inline]
+    fn is_second_better<K, E>(
+        &self,
+        first: &Member<K, E, Latency>,
+        second: &Member<K, E, Latency>,
+        [of_first, of_second]: [f64; 2],
+        now: u64,
+    ) -> bool {
+        // No endpoint costs less than its calls, so that mostly one need be looked at closely.
+        let least = f64::from(first.pending()) * of_second;
+        let better = f64::from(second.pending()) * of_first < least;
+        if !self.is_slow(if better { second } else { first }, now) {
+            return better;
+        }
+        self.plain_cost(second, now) * of_first < self.plain_cost(first, now) * of_second
+    }
+
+    /// Any of those, of at most [`SCAN`], that cost least.
+    #[inline]
+    fn of_all<K, E>(
+        &self,
+        among: &impl Candidates<K, E, Latency, State = ()>,
+        now: u64,
+    ) -> Option<usize> {
+        let mut which = fewest(among);
+        // No endpoint costs less than its calls, so that mostly one need be looked at closely.
+        while let Some(place) = one_of(which, among) {
+            if !among.get(place).is_some_and(|member| self.is_slow(member, now)) {
+                return Some(place);
+            }
+            which &= !1_u32.unbounded_shl(place as u32);
+        }
+        one_of(least(among, f64::INFINITY, |member| self.plain_cost(member, now)), among)
     }
 }
 
@@ -179,53 +166,60 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
         former.unwrap_or_default()
     }
 
+    /// One that is alone is compared with nobody.
+    #[inline]
+    fn is_timed(&self, usable: usize) -> bool {
+        usable > 1
+    }
+
     #[inline]
     fn pick(&self, _: &Req, among: &impl Candidates<K, E, Latency, State = ()>) -> Option<usize> {
-        let (median, now) = (self.median.load(Ordering::Relaxed), among.now());
-        let cost =
-            |member: &Member<K, E, Latency>, least| self.plain_cost(member, median, now, least);
-        if among.is_even() && among.len() <= SCAN {
-            return least(among, f64::INFINITY, cost);
-        }
-        let cost = |member: &Member<K, E, Latency>| cost(member, f64::INFINITY);
-        if among.is_even() {
-            better_of_two(among, |a, b| cost(b) < cost(a))
-        } else {
+        let now = among.now();
+        if !among.is_even() {
             better_of_two(among, |a, b| {
-                cost(b) * (a.weight() as f64) < cost(a) * (b.weight() as f64)
+                self.is_second_better(a, b, [a.weight() as f64, b.weight() as f64], now)
             })
+        } else if among.len() <= SCAN {
+            self.of_all(among, now)
+        } else {
+            better_of_two(among, |a, b| self.is_second_better(a, b, [1.0, 1.0], now))
         }
     }
 
     #[inline]
     fn started(&self, load: &Latency, waiting: u32, now: u64) {
         if waiting == 0 {
-            load.silent_since.store(now, Ordering::Relaxed);
+            load.heard(now);
         }
     }
 
     fn answered(&self, load: &Latency, now: u64) {
-        load.silent_since.store(now, Ordering::Relaxed);
+        load.heard(now);
     }
 
     #[inline]
     fn finished(&self, load: &Latency, call: Finished) {
         // Nothing came back of a call that was cancelled.
         if call.outcome != Outcome::Cancelled {
-            load.silent_since.store(call.now, Ordering::Relaxed);
+            load.heard(call.now);
         }
-        let took = match call.outcome {
-            Outcome::Success => call.elapsed,
+        if call.now == 0 {
+            return;
+        }
+        let (took, median) = (float(call.elapsed.clamp(1, LONGEST)), self.median());
+        let took = took * took;
+        match call.outcome {
+            Outcome::Success => load.add(took, call.now, self.decay, 0.0, median),
             Outcome::Failure | Outcome::Overloaded { .. } => {
-                let median = self.median.load(Ordering::Relaxed);
-                call.elapsed.max(median.saturating_mul(FAILURE))
+                let took =
+                    if median.is_finite() { took.max(median * (FAILURE * FAILURE)) } else { took };
+                load.add(took, call.now, self.decay, ONE_FAILURE, median);
             }
-            Outcome::Cancelled if call.elapsed > load.root.load(Ordering::Relaxed) => call.elapsed,
-            Outcome::Cancelled | Outcome::Ignore => return,
-        };
-        let least = if call.outcome.is_failure() { ONE_FAILURE } else { 0.0 };
-        let median = self.median.load(Ordering::Relaxed);
-        load.add(took, call.now, self.decay, least, median);
+            Outcome::Cancelled if took > load.square() => {
+                load.add(took, call.now, self.decay, 0.0, median);
+            }
+            Outcome::Cancelled | Outcome::Ignore => {}
+        }
     }
 
     fn review<'a>(&self, members: impl ExactSizeIterator<Item = &'a Member<K, E, Latency>>, _: u64)
@@ -233,18 +227,152 @@ impl<Req, K: 'static, E: 'static> Policy<Req, K, E> for PeakEwma {
         K: 'a,
         E: 'a,
     {
-        let roots = members.map(|member| member.load().root.load(Ordering::Relaxed));
-        let mut roots: Vec<u64> = roots.filter(|root| *root > 0).collect();
-        let middle = roots.len().saturating_sub(1) / 2;
-        if middle < roots.len() {
-            let (_, median, _) = roots.select_nth_unstable(middle);
+        // Of numbers that are not below 0, the bits are in the same order.
+        let squares = members.map(|member| member.load().square.load(Ordering::Relaxed));
+        let mut squares: Vec<u64> = squares.filter(|square| *square > 0).collect();
+        let middle = squares.len().saturating_sub(1) / 2;
+        if middle < squares.len() {
+            let (_, median, _) = squares.select_nth_unstable(middle);
             self.median.store(*median, Ordering::Relaxed);
         }
     }
 
     fn cost(&self, member: &Member<K, E, Latency>, now: u64) -> f64 {
-        let median = self.median.load(Ordering::Relaxed);
-        let cost = self.plain_cost(member, median, now, f64::INFINITY);
+        let cost = self.plain_cost(member, now);
         cost * f64::from(FULL) / member.weight().max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::*;
+    use crate::balance::entropy::{Random, Seeded};
+
+    type Endpoint = Member<usize, (), Latency>;
+
+    const NOW: u64 = 1_000_000_000_000;
+
+    /// All of them are free.
+    struct All(Vec<Endpoint>, Random);
+
+    impl All {
+        /// Some are slow, some were, some are silent, and all have a few calls.
+        fn by_chance(count: usize, rng: &mut StdRng) -> Self {
+            let member = |key| {
+                let took = 10.0_f64.powf(rng.random_range(5.0..8.0));
+                let load = Latency {
+                    square: AtomicU64::new((took * took).to_bits()),
+                    silent_since: AtomicU64::new(NOW - rng.random_range(0..40_000_000)),
+                    at: AtomicU64::new(NOW - rng.random_range(0..60_000_000_000)),
+                    calls: AtomicU32::new(1),
+                };
+                let member = Member::new(key, Arc::new(()), load, rng.random_range(1..4));
+                for _ in 0..rng.random_range(0..3) {
+                    member.begin();
+                }
+                member
+            };
+            Self((0..count).map(member).collect(), Random::Given(Arc::new(Seeded::new(1))))
+        }
+    }
+
+    impl Candidates<usize, (), Latency> for All {
+        type State = ();
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn get(&self, place: usize) -> Option<&Endpoint> {
+            self.0.get(place)
+        }
+
+        fn is_free(&self, place: usize) -> bool {
+            place < self.len()
+        }
+
+        fn draw(&self) -> usize {
+            self.below(self.len())
+        }
+
+        fn is_even(&self) -> bool {
+            true
+        }
+
+        fn below(&self, bound: usize) -> usize {
+            self.1.below(bound as u64) as usize
+        }
+
+        fn state(&self) -> &() {
+            &()
+        }
+
+        fn now(&self) -> u64 {
+            NOW
+        }
+    }
+
+    fn of_median(nanos: f64) -> PeakEwma {
+        let policy = PeakEwma::new();
+        policy.median.store((nanos * nanos).to_bits(), Ordering::Relaxed);
+        policy
+    }
+
+    #[test]
+    fn of_few_one_that_costs_least_is_picked_and_each_of_these() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let policy = of_median(1_000_000.0);
+        for _ in 0..2_000 {
+            let all = All::by_chance(rng.random_range(1..=8), &mut rng);
+            let cost = |place: usize| policy.plain_cost(&all.0[place], NOW);
+            let least = (0..all.len()).map(cost).fold(f64::INFINITY, f64::min);
+            let mut wanted: Vec<_> = (0..all.len()).filter(|&i| cost(i) <= least).collect();
+            for _ in 0..200 {
+                let picked = policy.pick(&(), &all);
+                assert!(picked.is_some_and(|place| cost(place) <= least), "{picked:?}: {least}");
+                wanted.retain(|&place| Some(place) != picked);
+            }
+            assert!(wanted.is_empty(), "never picked: {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_the_second_is_better_if_it_costs_less_for_its_weight() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let policy = of_median(1_000_000.0);
+        for _ in 0..20_000 {
+            let pair = All::by_chance(2, &mut rng).0;
+            let [a, b] = [&pair[0], &pair[1]];
+            let weights = [a.weight() as f64, b.weight() as f64];
+            let costs = [policy.plain_cost(a, NOW), policy.plain_cost(b, NOW)];
+            let better = costs[1] * weights[0] < costs[0] * weights[1];
+            assert_eq!(policy.is_second_better(a, b, weights, NOW), better, "{costs:?}");
+        }
+    }
+
+    #[test]
+    fn calls_that_are_not_timed_say_nothing_of_latencies_and_hide_no_others() {
+        let (policy, load) = (of_median(1_000_000.0), Latency::default());
+        let finished = |load: &Latency, call| {
+            Policy::<(), usize, ()>::finished(&policy, load, call);
+        };
+        let outcome = Outcome::Success;
+        finished(&load, Finished { outcome, elapsed: 5_000_000, now: NOW, pending: 0 });
+        let square = load.square();
+        assert!(square > 0.0);
+        Policy::<(), usize, ()>::started(&policy, &load, 0, 0);
+        finished(&load, Finished { outcome, elapsed: 0, now: 0, pending: 1 });
+        assert!((load.square() - square).abs() <= 0.0);
+        // Another one is under way, nobody knows since when: that it has not come back is not held
+        // against the endpoint before it could have been.
+        let member: Endpoint = Member::new(0, Arc::new(()), load, 1);
+        assert!(member.load().silent(1, NOW) <= 0.0);
+        Policy::<(), usize, ()>::answered(&policy, member.load(), NOW);
+        assert!(member.load().silent(1, NOW + 7) >= 7.0);
     }
 }
