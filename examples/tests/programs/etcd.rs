@@ -250,6 +250,45 @@ async fn without_etcd_they_wait_and_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_stopped_while_etcd_is_away() {
+    on_each_version(async |version| {
+        for silent in [false, true] {
+            let etcd = Etcd::start(version).await;
+            let http = Http::new();
+            let (node, address) = ready(&etcd, "a", &["--ttl=5", "--delay-ms=1500"]).await;
+            // Gone, or there without a word.
+            if silent {
+                etcd.pause();
+            } else {
+                etcd.kill();
+            }
+            let before = Instant::now();
+            let (code, answer) = tokio::join!(node.stop(), http.get(&address));
+            let took = before.elapsed();
+            assert_eq!(code, Some(0), "{}", node.stderr());
+            // A second for etcd to show it, half of one for callers to see it, and three to take it away.
+            assert!(took < slack(Duration::from_secs(7)), "{took:?}: {}", node.stderr());
+            assert_eq!((answer.status, answer.header("x-instance")), (StatusCode::OK, "a"));
+            assert!(node.stdout().ends_with("\nstopped id=a\n"), "{}", node.stdout());
+            let warns =
+                |text| node.stderr().lines().any(|it| it.contains("WARN") && it.contains(text));
+            assert!(warns("could not confirm that orders/a is gone"), "{}", node.stderr());
+            if silent {
+                etcd.resume();
+            } else {
+                etcd.restart().await;
+            }
+            // Its lease takes it away, and nobody is there who would bring it back.
+            eventually(Duration::from_secs(5) + SOON, "it is gone", async || {
+                etcd.truth().get("/services/orders/a").await.is_ok_and(|value| value.is_none())
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_while_etcd_is_away_serves_what_was_there() {
     on_each_version(async |version| {
         let etcd = Etcd::start(version).await;
