@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// In so many parts a window passes.
-const SLOTS: usize = 10;
+const SLOTS: u8 = 10;
 
 /// See the module. All who share it count together.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Budget {
 /// What there was in the window, in slots.
 #[derive(Debug)]
 struct Recent {
-    slots: [Slot; SLOTS],
+    slots: [Slot; SLOTS as usize],
     /// The present one, and since when it is that.
     at: usize,
     since: Instant,
@@ -30,8 +30,8 @@ struct Recent {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    requests: u64,
-    retries: u64,
+    requests: u32,
+    retries: u32,
 }
 
 impl Budget {
@@ -44,11 +44,12 @@ impl Budget {
         let seconds = window.as_secs_f64();
         assert!((1.0..=60.0).contains(&seconds), "a window of {window:?}");
         assert!((0.0..=1_000.0).contains(&part), "{part} retries for a request");
-        let recent = Recent { slots: [Slot::default(); SLOTS], at: 0, since: Instant::now() };
+        let recent =
+            Recent { slots: [Slot::default(); SLOTS as usize], at: 0, since: Instant::now() };
         Self {
             part: part.into(),
             least: f64::from(per_second) * seconds,
-            slot: window / SLOTS as u32,
+            slot: window / u32::from(SLOTS),
             recent: Mutex::new(recent),
         }
     }
@@ -58,14 +59,14 @@ impl Budget {
         let mut recent = self.recent();
         let at = recent.at;
         if let Some(slot) = recent.slots.get_mut(at) {
-            slot.requests += 1;
+            slot.requests = slot.requests.saturating_add(1);
         }
     }
 
     /// Takes a retry; whether there is one.
     pub(super) fn take(&self) -> bool {
         let mut recent = self.recent();
-        let sum = |of: fn(&Slot) -> u64| recent.slots.iter().map(of).sum::<u64>() as f64;
+        let sum = |of: fn(&Slot) -> u32| recent.slots.iter().map(of).map(f64::from).sum::<f64>();
         let most = sum(|slot| slot.requests) * self.part + self.least;
         // A part such as a tenth is none that floating point has: ten requests have one retry.
         let may = sum(|slot| slot.retries) + 1.0 <= most + 1e-3;
@@ -92,9 +93,9 @@ impl Budget {
     fn recent(&self) -> MutexGuard<'_, Recent> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = recent.since.elapsed().as_nanos() / self.slot.as_nanos().max(1);
-        let passed = usize::try_from(passed).unwrap_or(usize::MAX);
+        let passed = u8::try_from(passed).unwrap_or(u8::MAX);
         for _ in 0..passed.min(SLOTS) {
-            recent.at = (recent.at + 1) % SLOTS;
+            recent.at = (recent.at + 1) % recent.slots.len();
             let at = recent.at;
             if let Some(slot) = recent.slots.get_mut(at) {
                 *slot = Slot::default();
@@ -103,7 +104,7 @@ impl Budget {
         if passed >= SLOTS {
             recent.since = Instant::now();
         } else {
-            recent.since += self.slot * passed as u32;
+            recent.since += self.slot * u32::from(passed);
         }
         recent
     }

@@ -216,8 +216,13 @@ impl Open for Held {
         Tcp.supports(scheme)
     }
 
-    fn open(&self, address: &discovery_core::Address, patience: Duration) -> Opening {
-        let (opening, may) = (self.0.open(address, patience), self.1.clone());
+    fn open(
+        &self,
+        address: &discovery_core::Address,
+        version: HttpVersion,
+        patience: Duration,
+    ) -> Opening {
+        let (opening, may) = (self.0.open(address, version, patience), self.1.clone());
         Box::pin(async move {
             may.acquire().await?.forget();
             opening.await
