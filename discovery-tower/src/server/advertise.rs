@@ -4,7 +4,6 @@ use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use discovery_core::{Address, Invalid};
-use if_addrs::Interface;
 
 /// Which address is registered. By default it is the one that the server is bound to; if that is every
 /// address of the machine (`0.0.0.0` or `::`), the one by which the machine reaches others.
@@ -77,6 +76,14 @@ impl Advertise {
     }
 }
 
+/// An address of a network interface.
+#[derive(Clone, Debug)]
+struct Interface {
+    name: String,
+    ip: IpAddr,
+    up: bool,
+}
+
 /// What is asked of the machine.
 trait Network {
     fn interfaces(&self) -> std::io::Result<Vec<Interface>>;
@@ -89,7 +96,13 @@ struct Machine;
 
 impl Network for Machine {
     fn interfaces(&self) -> std::io::Result<Vec<Interface>> {
-        if_addrs::get_if_addrs()
+        let all = if_addrs::get_if_addrs()?;
+        let interface = |found: if_addrs::Interface| Interface {
+            ip: found.ip(),
+            up: found.is_oper_up(),
+            name: found.name,
+        };
+        Ok(all.into_iter().map(interface).collect())
     }
 
     fn source(&self, peer: SocketAddr) -> std::io::Result<IpAddr> {
@@ -131,7 +144,8 @@ fn outward(machine: &impl Network, bound: IpAddr) -> Result<IpAddr, Invalid> {
         return Ok(ip);
     }
     let interfaces = machine.interfaces().unwrap_or_default();
-    best(interfaces.iter(), bound).ok_or_else(|| {
+    let up = interfaces.iter().filter(|interface| interface.up).map(|interface| interface.ip);
+    prefer(&up.filter(|ip| reachable(*ip)).collect::<Vec<_>>(), bound).ok_or_else(|| {
         Invalid::new(
             "bound address",
             bound.to_string(),
@@ -149,18 +163,14 @@ fn of_interface(machine: &impl Network, name: &str, bound: IpAddr) -> Result<IpA
     let named: Vec<_> = all.iter().filter(|interface| interface.name == name).collect();
     if named.is_empty() {
         let mut names: Vec<_> = all.iter().map(|interface| interface.name.as_str()).collect();
+        names.sort_unstable();
         names.dedup();
         return Err(bad(format!("there is none of that name, but {}", names.join(", "))));
     }
     // Named, it may be the loopback too.
-    let ips = named.iter().map(|interface| interface.ip());
+    let ips = named.iter().map(|interface| interface.ip);
     prefer(&ips.filter(|ip| !is_link_local(*ip)).collect::<Vec<_>>(), bound)
         .ok_or_else(|| bad("it has no address that can be advertised".into()))
-}
-
-fn best<'a>(interfaces: impl Iterator<Item = &'a Interface>, bound: IpAddr) -> Option<IpAddr> {
-    let up = interfaces.filter(|interface| !interface.is_loopback() && interface.is_oper_up());
-    prefer(&up.map(Interface::ip).filter(|ip| reachable(*ip)).collect::<Vec<_>>(), bound)
 }
 
 /// The first of the same family as the one that is bound. Who is bound to IPv4 is reached by that alone.
@@ -198,3 +208,7 @@ fn read(text: &str, scheme: &str, port: u16) -> Result<Address, Invalid> {
     let port = if has_port { String::new() } else { format!(":{port}") };
     Address::new(format!("{scheme}://{text}{port}"))
 }
+
+#[cfg(test)]
+#[path = "advertise_tests.rs"]
+mod tests;
