@@ -8,6 +8,8 @@ mod error;
 pub mod http;
 mod load;
 mod maker;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 #[cfg(feature = "server")]
 pub mod server;
 mod shared;

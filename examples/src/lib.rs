@@ -21,3 +21,8 @@ pub mod watch;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So do those of the page on reqwest.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/reqwest.md")]
+struct Reqwest;
