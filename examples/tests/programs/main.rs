@@ -12,3 +12,4 @@ mod node;
 mod options;
 mod retries;
 mod suspects;
+mod zero_failures;

@@ -50,24 +50,46 @@ impl Load {
         rate: u32,
         methods: &'static [Method],
     ) -> Self {
+        let caller = || {
+            let http = Http::new();
+            move |request| {
+                let http = http.clone();
+                async move { http.try_send(request).await }
+            }
+        };
+        Self::through(&format!("{gateway}/send/orders"), caller, callers, rate, methods)
+    }
+
+    /// The same below this URL, each through what `caller` makes for it. Who served an answer is to
+    /// stand in it as in those of the gateway.
+    pub(crate) fn through<S, F>(
+        url: &str,
+        caller: impl Fn() -> S,
+        callers: usize,
+        rate: u32,
+        methods: &'static [Method],
+    ) -> Self
+    where
+        S: Fn(Request<Full<Bytes>>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Answer, String>> + Send + 'static,
+    {
         let (stop, records) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let period = Duration::from_secs(1) * u32::try_from(callers).unwrap() / rate;
         let mut tasks = JoinSet::new();
-        for caller in 0..callers {
-            let (gateway, stop) = (gateway.to_owned(), stop.clone());
+        for number in 0..callers {
+            let (url, stop, send) = (url.to_owned(), stop.clone(), caller());
             let records: Arc<Mutex<Vec<Record>>> = Arc::clone(&records);
             // Spread over the period.
-            let first = period * u32::try_from(caller).unwrap() / u32::try_from(callers).unwrap();
+            let first = period * u32::try_from(number).unwrap() / u32::try_from(callers).unwrap();
             tasks.spawn(async move {
-                let http = Http::new();
                 let mut turn = tokio::time::interval_at((Instant::now() + first).into(), period);
                 turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                for (number, method) in methods.iter().cycle().enumerate() {
+                for (turns, method) in methods.iter().cycle().enumerate() {
                     turn.tick().await;
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let record = ask(&http, &gateway, method, &format!("/{caller}/{number}")).await;
+                    let record = ask(&send, &url, method, &format!("/{number}/{turns}")).await;
                     records.lock().unwrap().push(record);
                 }
             });
@@ -75,12 +97,16 @@ impl Load {
         Self { callers: tasks, stop, records }
     }
 
+    /// How many are answered.
+    pub(crate) fn count(&self) -> usize {
+        self.records.lock().unwrap().len()
+    }
+
     /// Waits until this many more are answered.
     pub(crate) async fn goes_on(&self, more: usize) {
-        let count = || self.records.lock().unwrap().len();
-        let target = count() + more;
+        let target = self.count() + more;
         eventually(SOON * 6, format!("{more} more requests are answered"), async || {
-            let missing = target.saturating_sub(count());
+            let missing = target.saturating_sub(self.count());
             if missing == 0 { Ok(()) } else { Err(missing) }
         })
         .await;
@@ -188,15 +214,19 @@ impl fmt::Debug for Times {
     }
 }
 
-async fn ask(http: &Http, gateway: &str, method: &Method, path: &str) -> Record {
+async fn ask<S, F>(send: &S, url: &str, method: &Method, path: &str) -> Record
+where
+    S: Fn(Request<Full<Bytes>>) -> F,
+    F: Future<Output = Result<Answer, String>>,
+{
     let body = if method == Method::GET { Bytes::new() } else { Bytes::from(vec![b'x'; BODY]) };
     let request = Request::builder()
         .method(method)
-        .uri(format!("{gateway}/send/orders{path}"))
+        .uri(format!("{url}{path}"))
         .body(Full::from(body))
         .unwrap();
     let started = Instant::now();
-    let answer = http.try_send(request).await;
+    let answer = send(request).await;
     let took = started.elapsed();
     let (by, status) = match &answer {
         Ok(answer) => (answer.served_by().to_owned(), answer.status.as_u16()),

@@ -1,0 +1,215 @@
+//! Not one request fails: at 1000 a second, half of them with bodies, while instances are replaced and
+//! etcd is killed, and, of those that may be done twice, while instances are killed.
+//!
+//! In the short form some thousand requests, in the long one at least 100 000 of each kind. These alone,
+//! with their counts:
+//!
+//! ```console
+//! $ scripts/zero-failures [--long]
+//! ```
+#![allow(clippy::print_stdout, reason = "counts are what these are run for")]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use discovery_etcd::{EtcdConfig, EtcdRegistry};
+use discovery_test_support::{Etcd, eventually, long, slack, versions};
+use discovery_tower::http::{ClientBody, FromEndpoint as _, RetryLayer};
+use discovery_tower::{ClientError, HttpClient};
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use tower::{Layer as _, Service};
+
+use crate::support::load::Load;
+use crate::support::nodes::{gateway, ready};
+use crate::support::{Answer, Http, Program, SOON};
+
+const INSTANCES: usize = 5;
+const CALLERS: usize = 64;
+const RATE: u32 = 1000;
+
+/// Of which POST is never sent twice.
+const GET_POST: &[Method] = &[Method::GET, Method::POST];
+/// What may be done twice, without a body and with one.
+const GET_PUT: &[Method] = &[Method::GET, Method::PUT];
+
+fn least(short: usize) -> usize {
+    if long() { 100_000 } else { short }
+}
+
+/// Instances of `orders`, the oldest first, and who tells of them.
+struct Site {
+    etcd: Etcd,
+    nodes: VecDeque<(String, Program)>,
+    /// All there ever were.
+    ids: BTreeSet<String>,
+}
+
+impl Site {
+    async fn start() -> Self {
+        let etcd = Etcd::start(versions()[0]).await;
+        let mut site = Self { etcd, nodes: VecDeque::new(), ids: BTreeSet::new() };
+        for _ in 0..INSTANCES {
+            site.add().await;
+        }
+        site
+    }
+
+    /// One more, of a new id.
+    async fn add(&mut self) {
+        let id = format!("n{}", self.ids.len());
+        let (node, _) = ready(&self.etcd, &id, &["--delay-ms=2"]).await;
+        self.ids.insert(id.clone());
+        self.nodes.push_back((id, node));
+    }
+
+    /// SIGTERM to the oldest, and another one in its place.
+    async fn replace(&mut self) {
+        let (id, node) = self.nodes.pop_front().unwrap();
+        assert_eq!(node.stop().await, Some(0), "{id}: {}", node.stderr());
+        self.add().await;
+    }
+
+    /// SIGKILL to the oldest, and another one in its place.
+    async fn kill(&mut self) {
+        let (_, node) = self.nodes.pop_front().unwrap();
+        node.process.kill();
+        self.add().await;
+    }
+
+    /// Each instance is replaced twice or more often, and etcd killed and started again in between.
+    async fn replaced(mut self, name: &str, load: Load, least: usize) {
+        let begun = Instant::now();
+        let (mut rounds, mut etcd_killed) = (0, 0);
+        load.goes_on(CALLERS * 4).await;
+        while rounds < 2 || load.count() < least {
+            for _ in 0..INSTANCES {
+                self.replace().await;
+                load.goes_on(100).await;
+            }
+            rounds += 1;
+            if rounds % 4 == 1 {
+                self.etcd.kill();
+                load.goes_on(500).await;
+                self.etcd.restart().await;
+                etcd_killed += 1;
+            }
+        }
+        let text = format!(
+            "{} instances replaced, etcd killed and started again {etcd_killed} times",
+            rounds * INSTANCES
+        );
+        self.end(name, load, least, begun, &text).await;
+    }
+
+    /// Each instance is killed, once or more often.
+    async fn killed(mut self, name: &str, load: Load, least: usize) {
+        let begun = Instant::now();
+        let mut killed = 0;
+        load.goes_on(CALLERS * 4).await;
+        while killed < INSTANCES || load.count() < least {
+            self.kill().await;
+            killed += 1;
+            load.goes_on(500).await;
+        }
+        self.end(name, load, least, begun, &format!("{killed} instances killed")).await;
+    }
+
+    async fn end(self, name: &str, load: Load, least: usize, begun: Instant, what: &str) {
+        // Those that are there last have come to serve.
+        let serve: Vec<_> = self.nodes.iter().map(|(id, _)| id.clone()).collect();
+        eventually(SOON * 3, format!("{serve:?} serve"), async || {
+            let by = load.during(Duration::from_millis(300)).await.by;
+            if serve.iter().all(|id| by.contains_key(id)) { Ok(()) } else { Err(by) }
+        })
+        .await;
+        let seconds = begun.elapsed().as_secs();
+        let all = load.finish().await;
+        println!(
+            "{name}: {} requests in {seconds} s, {what}: {} failed, the slowest took {:?}",
+            all.all,
+            all.failures.len(),
+            all.slowest
+        );
+        all.none_failed(least);
+        let by: BTreeSet<_> = all.by.into_keys().collect();
+        assert_eq!(by, self.ids, "not all of them have served, or others");
+    }
+}
+
+/// Callers of a gateway.
+async fn by_gateway(site: &Site, methods: &'static [Method]) -> (Program, Load) {
+    let (gateway, address) = gateway(&site.etcd, &[]).await;
+    let http = Http::new();
+    eventually(SOON, "the gateway serves", async || {
+        http.get(format!("{address}/send/orders")).await.status == 200
+    })
+    .await;
+    (gateway, Load::start(&address, CALLERS, RATE, methods))
+}
+
+/// Callers of a client in this process, by the name of the service.
+fn by_name<S>(client: S, methods: &'static [Method]) -> Load
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<ClientBody>, Error = ClientError>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let caller = || {
+        let client = client.clone();
+        move |request| {
+            let mut client = client.clone();
+            async move {
+                let answering = async {
+                    let answer = client.call(request).await.map_err(|error| error.to_string())?;
+                    let by = answer.endpoint().map_or("", |key| key.id.as_str()).to_owned();
+                    let (mut head, body) = answer.into_parts();
+                    let by = HeaderValue::try_from(by).map_err(|error| error.to_string())?;
+                    head.headers.insert("x-served-by", by);
+                    let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
+                    Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+                };
+                let answer = tokio::time::timeout(slack(Duration::from_secs(20)), answering).await;
+                answer.map_err(|_| "no answer in time".to_owned())?
+            }
+        }
+    };
+    Load::through("http://orders", caller, CALLERS, RATE, methods)
+}
+
+fn registry(site: &Site) -> EtcdRegistry {
+    EtcdRegistry::new(EtcdConfig::new([site.etcd.url()])).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_33_through_the_gateway_while_instances_are_replaced_and_etcd_is_killed() {
+    let site = Site::start().await;
+    let (gateway, load) = by_gateway(&site, GET_POST).await;
+    site.replaced("gateway", load, least(6000)).await;
+    assert_eq!(gateway.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_33_through_the_client_by_name_while_instances_are_replaced_and_etcd_is_killed() {
+    let site = Site::start().await;
+    // Nothing is tried again here: what is asked to go is not asked any more.
+    let load = by_name(HttpClient::new(registry(&site)), GET_POST);
+    site.replaced("client by name", load, least(6000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_28_through_the_gateway_while_instances_are_killed() {
+    let site = Site::start().await;
+    let (gateway, load) = by_gateway(&site, GET_PUT).await;
+    site.killed("gateway", load, least(4000)).await;
+    assert_eq!(gateway.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_28_through_the_client_by_name_while_instances_are_killed() {
+    let site = Site::start().await;
+    let client = RetryLayer::new(2).layer(HttpClient::new(registry(&site)));
+    let load = by_name(client, GET_PUT);
+    site.killed("client by name", load, least(4000)).await;
+}
