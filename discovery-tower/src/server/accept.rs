@@ -1,6 +1,7 @@
 //! The accept loop, and how all of its connections come to an end.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -9,12 +10,13 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tower::{BoxError, Service};
+use tower::{BoxError, Layer as _, Service};
 
 use super::connection::Serving;
+use super::drain::{Drain, DrainLayer};
 use super::listener::Listener;
 use super::patience::Patience;
-use super::stage::{Stage, Stages};
+use super::stage::{Progress, Stage, Stages};
 
 /// How long it waits before it tries again to accept: what is missing, mostly file descriptors, comes
 /// back when others are closed.
@@ -32,7 +34,7 @@ const CUT_WITHIN: Duration = Duration::from_secs(1);
 /// Accepts connections and serves them.
 pub(super) struct Acceptor<L, S> {
     listener: L,
-    serving: Serving<S>,
+    serving: Serving<Drain<S>>,
     stage: watch::Sender<Stage>,
     /// Whether it was said that none can be accepted.
     failing: bool,
@@ -48,20 +50,24 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    /// `stage` is where it learns how far the server has come; dropped with this, it cuts off every
-    /// connection.
-    pub(super) fn new(
-        listener: L,
-        service: S,
-        head_within: Duration,
-        stage: watch::Sender<Stage>,
-    ) -> Self {
+    /// When this and `progress` are dropped, every connection is cut off.
+    pub(super) fn new(listener: L, service: S, head_within: Duration, progress: &Progress) -> Self {
+        let service = DrainLayer::new(&progress.draining).layer(service);
+        let stage = progress.stage.clone();
         let serving = Serving { service, head_within, stages: Stages::of(&stage) };
         Self { listener, serving, stage, failing: false }
     }
 
-    /// Accepts for ever.
-    pub(super) async fn accept(&mut self) -> Infallible {
+    /// Accepts until `living` is done, which begins when connections are accepted.
+    pub(super) async fn accept_while<T>(&mut self, living: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            never = self.accept() => match never {},
+            done = living => done,
+        }
+    }
+
+    async fn accept(&mut self) -> Infallible {
         loop {
             match self.listener.accept().await {
                 Ok(accepted) => self.begin(accepted),

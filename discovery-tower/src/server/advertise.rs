@@ -45,8 +45,11 @@ impl Advertise {
         Self(How::Env(variable.into()))
     }
 
-    /// The address to register of a server that is bound to `bound`.
-    pub(super) fn resolve(&self, scheme: &str, bound: SocketAddr) -> Result<Address, Invalid> {
+    /// The address to register of a server that is bound to `bound`, on this machine and now.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the thing that cannot be advertised, and its value.
+    pub fn resolve(&self, scheme: &str, bound: SocketAddr) -> Result<Address, Invalid> {
         self.resolve_on(&Machine, scheme, bound)
     }
 

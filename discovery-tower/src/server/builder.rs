@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::time::Duration;
 
 use discovery_core::{
@@ -11,16 +10,15 @@ use discovery_core::{
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tower::{BoxError, Layer as _, Service};
+use tower::{BoxError, Service};
 
 use super::accept::Acceptor;
 use super::advertise::Advertise;
-use super::drain::DrainLayer;
 use super::error::{ServerError, Stopped};
+use super::http::HttpServer;
 use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::member::Member;
-use super::patience::Patience;
 use super::stage::Progress;
 
 /// One instance of a service, to be served and registered: see [`server`](super).
@@ -36,9 +34,7 @@ pub struct Server {
     metadata: Vec<(String, String)>,
     health: Option<Health>,
     drain: Duration,
-    finish_within: Duration,
-    head_within: Duration,
-    patience: Patience,
+    http: HttpServer,
 }
 
 impl Server {
@@ -55,9 +51,7 @@ impl Server {
             metadata: Vec::new(),
             health: None,
             drain: Duration::from_millis(500),
-            finish_within: Duration::from_secs(30),
-            head_within: Duration::from_secs(120),
-            patience: Patience::endless(),
+            http: HttpServer::new(),
         }
     }
 
@@ -127,26 +121,23 @@ impl Server {
         self
     }
 
-    /// How long it waits at the end for the requests that are under way; then it cuts them off. 30 s by
-    /// default.
+    /// How long it waits at the end for the requests that are under way: see
+    /// [`HttpServer::finish_within`].
     pub fn finish_within(mut self, time: Duration) -> Self {
-        self.finish_within = time;
+        self.http = self.http.finish_within(time);
         self
     }
 
-    /// How long a peer may take for the head of an HTTP/1 request, which is also how long such a
-    /// connection may be idle, and how long any connection may stay without a request after it was made.
-    /// 120 s by default: clients keep idle connections for 90 s or less, and should be the first to
-    /// close them, since a request may be on its way when the server does.
+    /// How long a peer may take for the head of a request: see [`HttpServer::head_within`].
     pub fn head_within(mut self, time: Duration) -> Self {
-        self.head_within = time;
+        self.http = self.http.head_within(time);
         self
     }
 
     /// Stops in a hurry when `enough` resolves after it began to stop, as for the second Ctrl-C: it no
     /// longer waits for clients to hear of it, nor for requests under way. It still deregisters.
     pub fn hurry_on(mut self, enough: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.patience = Patience::until(enough);
+        self.http = self.http.hurry_on(enough);
         self
     }
 
@@ -183,24 +174,16 @@ impl Server {
         let bound = listener.local_addr().map_err(ServerError::Unbound)?;
         let instance = self.instance(bound)?;
         let key = instance.key();
-        let Self { health, drain, finish_within, head_within, mut patience, .. } = self;
+        let Self { health, drain, http, .. } = self;
+        let HttpServer { finish_within, head_within, mut patience } = http;
         let progress = Progress::new();
-        let service = DrainLayer::new(&progress.draining).layer(service);
-        let mut acceptor = Acceptor::new(listener, service, head_within, progress.stage.clone());
-        let left = {
-            let living = async {
-                let registration = registry.register(instance);
-                let lifecycle = Lifecycle { registration, health, drain, progress };
-                lifecycle.run(shutdown, &mut patience).await
-            };
-            let mut living = pin!(living);
-            tokio::select! {
-                // Accepting comes first: when it is registered, it serves.
-                biased;
-                never = acceptor.accept() => match never {},
-                left = living.as_mut() => left,
-            }
+        let mut acceptor = Acceptor::new(listener, service, head_within, &progress);
+        let living = async {
+            let registration = registry.register(instance);
+            let lifecycle = Lifecycle { registration, health, drain, progress };
+            lifecycle.run(shutdown, &mut patience).await
         };
+        let left = acceptor.accept_while(living).await;
         let cut_off = acceptor.close(finish_within, &mut patience).await;
         if cut_off == 0 {
             tracing::info!(%key, "stopped");
@@ -236,9 +219,9 @@ impl Server {
     /// [`Invalid`]: what it was told cannot be; nothing was registered.
     pub fn register(self, bound: SocketAddr, registry: impl Registrar) -> Result<Member, Invalid> {
         let registration = registry.register(self.instance(bound)?);
-        let Self { health, drain, patience, .. } = self;
+        let Self { health, drain, http, .. } = self;
         let lifecycle = Lifecycle { registration, health, drain, progress: Progress::new() };
-        Ok(Member::new(lifecycle, patience))
+        Ok(Member::new(lifecycle, http.patience))
     }
 
     /// What is registered at first.

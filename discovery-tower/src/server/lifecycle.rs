@@ -54,7 +54,7 @@ impl Lifecycle {
         if let Some(error) = &ended {
             tracing::error!(key = %self.registration.key(), %error, "cannot stay registered: stopping");
         }
-        let unconfirmed = self.leave(patience).await;
+        let unconfirmed = self.leave(ended.is_none(), patience).await;
         ended.map_or(Ok(unconfirmed), |error| Err(error.into()))
     }
 
@@ -102,8 +102,8 @@ impl Lifecycle {
         health.follow(tell).await;
     }
 
-    /// Says that it will go, goes on serving for a while, and deregisters.
-    async fn leave(self, patience: &mut Patience) -> Option<Unconfirmed> {
+    /// Says that it will go, goes on serving for a while, and deregisters if it is `registered` still.
+    async fn leave(self, registered: bool, patience: &mut Patience) -> Option<Unconfirmed> {
         let Self { registration, drain, progress, .. } = self;
         let key = registration.key().clone();
         progress.drain();
@@ -117,17 +117,16 @@ impl Lifecycle {
             }
             patience.wait(drain, sleep(drain)).await;
         }
-        let within = if known { Registration::DEREGISTER_WITHIN } else { FORGOTTEN_WITHIN };
-        match registration.deregister_within(within).await {
-            Ok(()) => {
-                tracing::info!(%key, "deregistered");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not deregister");
-                Some(error)
-            }
+        if !registered {
+            return None;
         }
+        let within = if known { Registration::DEREGISTER_WITHIN } else { FORGOTTEN_WITHIN };
+        let left = registration.deregister_within(within).await;
+        match &left {
+            Ok(()) => tracing::info!(%key, "deregistered"),
+            Err(error) => tracing::warn!(%error, "could not deregister"),
+        }
+        left.err()
     }
 
     /// The instance as it should be registered now.

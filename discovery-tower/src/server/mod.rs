@@ -35,6 +35,8 @@
 //!
 //! [`Server::register`] does the same for a server that another stack runs, such as `axum::serve`.
 //!
+//! [`HttpServer`] is the accept loop alone, for what is not registered.
+//!
 //! TLS is a [`Listener`] of the program's own, which gives connections that are decrypted.
 
 mod accept;
@@ -43,6 +45,7 @@ mod builder;
 mod connection;
 mod drain;
 mod error;
+mod http;
 mod lifecycle;
 mod listener;
 mod member;
@@ -53,5 +56,6 @@ pub use advertise::Advertise;
 pub use builder::Server;
 pub use drain::{Drain, DrainFuture, DrainLayer};
 pub use error::{ServerError, Stopped};
+pub use http::HttpServer;
 pub use listener::{Listener, Peer};
 pub use member::{Left, Member};
