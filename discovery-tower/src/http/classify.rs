@@ -26,7 +26,7 @@ pub(super) fn of_client(error: &legacy::Error) -> (HttpErrorKind, String) {
 }
 
 /// Tells what an error of a connection means for a request that was sent on it.
-pub(super) fn of_connection(error: &hyper::Error) -> (HttpErrorKind, String) {
+pub(crate) fn of_connection(error: &hyper::Error) -> (HttpErrorKind, String) {
     if error.is_canceled() {
         return (HttpErrorKind::Returned, "the connection was closing".to_owned());
     }
@@ -38,7 +38,9 @@ pub(super) fn of_connection(error: &hyper::Error) -> (HttpErrorKind, String) {
     if let Some(stream) = find::<h2::Error>(error).filter(|stream| stream.is_remote()) {
         return of_stream(stream);
     }
-    if let Some(io) = find::<io::Error>(error).filter(|io| is_loss(io.kind())) {
+    // That of HTTP/2 does not name it as its source.
+    let io = find::<io::Error>(error).or_else(|| find::<h2::Error>(error)?.get_io());
+    if let Some(io) = io.filter(|io| is_loss(io.kind())) {
         return (HttpErrorKind::Reset, words(io));
     }
     if error.is_incomplete_message() || error.is_closed() {

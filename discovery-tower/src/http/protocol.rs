@@ -5,6 +5,7 @@
 //! how long the head took, since a body is as slow as its reader.
 
 use std::any::Any;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -40,7 +41,8 @@ pub struct ByStatus;
 /// Calls over gRPC, judged by the status in the head or the trailers: `UNAVAILABLE`, `UNKNOWN`,
 /// `INTERNAL`, `DATA_LOSS` and `DEADLINE_EXCEEDED` are failures, `RESOURCE_EXHAUSTED` says that the
 /// instance is overloaded if it tells for how long (`retry-after`), and all else says nothing against
-/// it. A response without a status is judged by its HTTP status, of which 200 says nothing then.
+/// it. A response without a status is judged by its HTTP status, of which 200 is a failure then: what
+/// breaks off in good order has no other sign.
 ///
 /// Else like [`Http`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,7 +156,7 @@ where
     fn follow(&self, mut response: Response<R>, mut call: Completion<K>) -> Self::Response {
         mark(&mut response, call.endpoint());
         call.tell(self.judge.judge(Ok(&response)));
-        response.map(|body| Tracked::new(body, call, false))
+        response.map(|body| Tracked::new(body, call, None))
     }
 
     fn failed(&self, error: &E) -> Outcome {
@@ -169,7 +171,12 @@ where
     }
 }
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether the head says `UNAVAILABLE`, so that there is nothing else in the response.
+pub(super) fn is_unavailable(headers: &HeaderMap) -> bool {
+    headers.get(GRPC_STATUS).is_some_and(|status| status == "14")
+}
 
 /// What the status in the head or the trailers says, if it is there.
 fn by_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
@@ -190,6 +197,7 @@ impl<B, R, E, K> Protocol<Request<B>, Response<R>, E, K> for Grpc
 where
     B: 'static,
     R: Body,
+    R::Error: 'static,
     E: 'static,
     K: Clone + PartialEq + Send + Sync + 'static,
 {
@@ -213,10 +221,15 @@ where
         call.responded();
         let outcome = by_grpc_status(response.headers());
         let failed = !response.status().is_success();
-        if let Some(outcome) = outcome.or_else(|| failed.then(|| by_status(&response))) {
+        let outcome = outcome.or_else(|| failed.then(|| by_status(&response)));
+        if let Some(outcome) = outcome {
             call.tell(outcome);
         }
-        response.map(|body| Tracked::new(body, call, true))
+        let grpc = InTrailers {
+            expected: outcome.is_none(),
+            is_blameless: |error| kind_of::<B, R::Error>(error).is_some_and(is_blameless),
+        };
+        response.map(|body| Tracked::new(body, call, Some(grpc)))
     }
 
     fn failed(&self, error: &E) -> Outcome {
@@ -233,35 +246,49 @@ where
 
 pin_project! {
     /// The body of a response, by which its call counts as pending until it ends or is dropped.
-    #[derive(Debug)]
-    pub struct Tracked<B, K> {
+    pub struct Tracked<B: Body, K> {
         #[pin]
         body: B,
         // Until the end.
         call: Option<Completion<K>>,
-        // Whether the trailers have the outcome.
-        grpc: bool,
+        grpc: Option<InTrailers<B::Error>>,
     }
 }
 
-impl<B, K> Tracked<B, K> {
-    fn new(body: B, mut call: Completion<K>, grpc: bool) -> Self
-    where
-        B: Body,
-        K: 'static,
-    {
+/// A body whose trailers have the outcome.
+struct InTrailers<E> {
+    /// It is not known yet.
+    expected: bool,
+    /// Whether this error of the body is none of the endpoint.
+    is_blameless: fn(&E) -> bool,
+}
+
+impl<B: Body, K: 'static> Tracked<B, K> {
+    fn new(body: B, call: Completion<K>, grpc: Option<InTrailers<B::Error>>) -> Self {
+        let mut tracked = Self { body, call: Some(call), grpc };
         // Nobody reads a body that is none.
-        if body.is_end_stream() {
-            if grpc {
-                call.tell(Outcome::Ignore);
-            }
-            return Self::over(body);
+        if tracked.body.is_end_stream() {
+            tracked.end();
         }
-        Self { body, call: Some(call), grpc }
+        tracked
     }
 
     fn over(body: B) -> Self {
-        Self { body, call: None, grpc: false }
+        Self { body, call: None, grpc: None }
+    }
+
+    fn end(&mut self) {
+        end(&mut self.call, self.grpc.as_ref());
+    }
+}
+
+/// The body is over.
+fn end<K: 'static, E>(call: &mut Option<Completion<K>>, grpc: Option<&InTrailers<E>>) {
+    if let Some(mut call) = call.take()
+        && grpc.is_some_and(|grpc| grpc.expected)
+    {
+        // Without a status it was cut off.
+        call.tell(Outcome::Failure);
     }
 }
 
@@ -277,29 +304,23 @@ impl<B: Body, K: 'static> Body for Tracked<B, K> {
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let Some(call) = this.call else { return Poll::Ready(frame) };
         match &frame {
-            None => {
-                if *this.grpc {
-                    // A response that ends without a status is none; told before, this counts as little.
-                    call.tell(Outcome::Ignore);
-                }
-                *this.call = None;
-            }
-            Some(Err(_)) => {
-                call.tell(Outcome::Failure);
+            None => end(this.call, this.grpc.as_ref()),
+            Some(Err(error)) => {
+                let is_blameless = this.grpc.as_ref().map(|grpc| grpc.is_blameless);
+                let ignored = is_blameless.is_some_and(|is_blameless| is_blameless(error));
+                call.tell(if ignored { Outcome::Ignore } else { Outcome::Failure });
                 *this.call = None;
             }
             Some(Ok(frame)) => {
-                if *this.grpc
+                if let Some(grpc) = this.grpc
                     && let Some(outcome) = frame.trailers_ref().and_then(by_grpc_status)
                 {
                     call.tell(outcome);
+                    grpc.expected = false;
                 }
                 // Who knows the length does not ask again after the last piece.
                 if this.body.is_end_stream() {
-                    if *this.grpc {
-                        call.tell(Outcome::Ignore);
-                    }
-                    *this.call = None;
+                    end(this.call, this.grpc.as_ref());
                 }
             }
         }
@@ -312,5 +333,11 @@ impl<B: Body, K: 'static> Body for Tracked<B, K> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<B: Body + fmt::Debug, K> fmt::Debug for Tracked<B, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked").field("body", &self.body).finish_non_exhaustive()
     }
 }

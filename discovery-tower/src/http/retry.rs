@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::request::Parts;
+use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use discovery_core::InstanceKey;
 use http_body::Body;
@@ -22,6 +23,7 @@ use tower::{BoxError, Layer, Service};
 use super::ServedBy;
 use super::budget::Budget;
 use super::error::{HttpError, HttpErrorKind};
+use super::protocol::is_unavailable;
 use super::replay::Replay;
 use crate::Avoid;
 use crate::balance::{CallError, guarded, observe};
@@ -32,9 +34,11 @@ pub struct RetryLayer {
     retries: u32,
     limit: usize,
     budget: Arc<Budget>,
+    repeating: Option<Repeating>,
     observer: Option<Observer>,
 }
 
+type Repeating = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 type Observer = Arc<dyn Fn(Retried) + Send + Sync>;
 
 /// What became of a request that failed and could be tried again.
@@ -65,11 +69,37 @@ impl RetryLayer {
     ///
     /// GET, HEAD, OPTIONS, PUT and DELETE are tried again when the connection was lost before the head
     /// of the response, and on 500, 502, 503 and 504, if their body is empty or not more than 64 kB of
-    /// it have passed.
+    /// it have passed. What else may be repeated is said by [`repeating`](Self::repeating).
     pub fn new(retries: u32) -> Self {
         observe::describe();
         let budget = Budget::new(Duration::from_secs(10), 10, 0.2);
-        Self { retries, limit: 64 * 1024, budget: Arc::new(budget), observer: None }
+        let budget = Arc::new(budget);
+        Self { retries, limit: 64 * 1024, budget, repeating: None, observer: None }
+    }
+
+    /// Has requests of other methods tried again, too, of which `may` says by their head that doing them
+    /// twice is the same as doing them once: POST to some paths, or with a key in a header that the
+    /// instance knows repetitions by.
+    ///
+    /// All calls of gRPC are POST, so this is how to say which of them may be repeated: by their path,
+    /// `/package.Service/Method`. They are tried again on `UNAVAILABLE` in the head of the response, too,
+    /// as instances answer that do nothing else; a [`Channel`](crate::grpc::Channel) does more.
+    #[must_use]
+    pub fn repeating(self, may: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        Self { repeating: Some(Arc::new(may)), ..self }
+    }
+
+    /// Whether a request with this head may be sent twice.
+    pub(crate) fn may_repeat(&self, head: &Parts) -> bool {
+        let is_repeating = |may: &Repeating| may(head);
+        self.retries > 0
+            && (is_repeatable(&head.method) || self.repeating.as_ref().is_some_and(is_repeating))
+    }
+
+    /// Up to how many bytes of a body are kept.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn kept(&self) -> usize {
+        self.limit
     }
 
     /// Sets up to how many bytes of a body are kept to be sent again.
@@ -127,6 +157,17 @@ impl fmt::Debug for RetryLayer {
 pub trait CallFailure: From<CallError<InstanceKey>> {
     /// What the balancer said, if it was asked.
     fn failure(&self) -> Option<&CallError<InstanceKey>>;
+
+    /// What kind of error the instance's was, if it is one of connections; `B` is the body that
+    /// [`Retry`] sends.
+    fn kind<B: Send + 'static>(&self) -> Option<HttpErrorKind> {
+        self.failure()?.downcast_ref::<HttpError<B>>().map(HttpError::kind)
+    }
+
+    /// Where an answer can be an error, the instance that gave it, and whether another one may do better.
+    fn answered(&self) -> Option<(&InstanceKey, bool)> {
+        None
+    }
 }
 
 impl CallFailure for CallError<InstanceKey> {
@@ -163,14 +204,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> RetryFuture<R, S::Error> {
-        let recorded = self.layer.retries > 0 && is_repeatable(request.method());
-        let limit = self.layer.limit;
-        let request = request
-            .map(|body| if recorded { Replay::recorded(body, limit) } else { Replay::once(body) });
+        let (head, body) = request.into_parts();
+        let repeatable = self.layer.may_repeat(&head);
+        let body =
+            if repeatable { Replay::recorded(body, self.layer.limit) } else { Replay::once(body) };
+        let request = Request::from_parts(head, body);
         let tries = request.extensions().get::<Tries>().cloned().unwrap_or_default();
         // Whom the caller avoids, further attempts avoid, too.
         let tried = request.extensions().get::<Avoid>().cloned().unwrap_or_default();
-        let attempts = Attempts { layer: self.layer.clone(), tries, made: 0, tried, last: None };
+        let layer = self.layer.clone();
+        let attempts = Attempts { layer, repeatable, tries, made: 0, tried, last: None };
         // The service that was asked for readiness is the one that is called.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
@@ -203,6 +246,7 @@ impl<R, E> fmt::Debug for RetryFuture<R, E> {
 /// The attempts at one request.
 struct Attempts<R, E> {
     layer: RetryLayer,
+    repeatable: bool,
     tries: Tries,
     /// How many of them have reached an instance.
     made: u32,
@@ -241,8 +285,10 @@ fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }
 
-fn is_trouble(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+/// Whether another instance may do better.
+fn is_trouble<R>(response: &Response<R>) -> bool {
+    matches!(response.status().as_u16(), 500 | 502 | 503 | 504)
+        || is_unavailable(response.headers())
 }
 
 impl<B, R, E> tower::retry::Policy<Request<Replay<B>>, Response<R>, E> for Attempts<R, E>
@@ -273,21 +319,26 @@ where
         let (endpoint, again) = match &*result {
             Ok(response) => {
                 let by = response.extensions().get::<ServedBy>().map(|ServedBy(key)| key);
-                (by, is_trouble(response.status()))
+                (by, is_trouble(response))
             }
             Err(error) => {
-                let failure = error.failure();
-                let lost = failure.and_then(CallError::downcast_ref::<HttpError<Replay<B>>>);
-                let spoilt = lost.is_some_and(|lost| lost.kind() == HttpErrorKind::Request);
-                if spoilt && let Some((last, _)) = last {
+                let kind = error.kind::<Replay<B>>();
+                if kind == Some(HttpErrorKind::Request)
+                    && let Some((last, _)) = last
+                {
                     // Since the last attempt was answered, too much of the body has passed there.
                     *result = last;
                     return None;
                 }
-                (failure.and_then(CallError::endpoint), lost.is_some_and(HttpError::is_reset))
+                match error.answered() {
+                    Some((endpoint, again)) => (Some(endpoint), again),
+                    None => {
+                        (failure.and_then(CallError::endpoint), kind == Some(HttpErrorKind::Reset))
+                    }
+                }
             }
         };
-        if !again || !whole || !is_repeatable(request.method()) || self.made > self.layer.retries {
+        if !again || !whole || !self.repeatable || self.made > self.layer.retries {
             return None;
         }
         drop(last);
@@ -325,6 +376,7 @@ impl<R, E> Clone for Attempts<R, E> {
     fn clone(&self) -> Self {
         Self {
             layer: self.layer.clone(),
+            repeatable: self.repeatable,
             tries: self.tries.clone(),
             made: self.made,
             tried: self.tried.clone(),

@@ -194,8 +194,8 @@ async fn without_a_status_that_of_http_counts() {
         ("/503", Outcome::Failure),
         ("/503?7", overloaded),
         ("/404", Outcome::Success),
-        // Nothing can be said of this.
-        ("/200", Outcome::Ignore),
+        // Whoever cuts it off in good order leaves no other sign.
+        ("/200", Outcome::Failure),
     ] {
         let response = call(&balance, get(path)).await.unwrap();
         soon(response.into_body().collect()).await.unwrap();

@@ -102,6 +102,58 @@ async fn methods_that_may_be_done_twice_are_tried_again_and_no_others() {
 }
 
 #[tokio::test]
+async fn what_a_head_says_may_be_done_twice_is_tried_again_too() {
+    for version in VERSIONS {
+        let servers = saying(version, 503, 2).await;
+        let with_key = RetryLayer::new(1).repeating(|head| head.headers.contains_key("x-key"));
+        let none = RetryLayer::new(0).repeating(|_| true);
+        let keyed = |method| {
+            let mut request = request(&method, frames([data("a"), data("b")]));
+            request.headers_mut().insert("x-key", "1".parse().unwrap());
+            request
+        };
+        let plain = || request(&Method::POST, empty());
+        for (layer, request, often) in [
+            (&with_key, keyed(Method::POST), 2),
+            (&with_key, keyed(Method::PATCH), 2),
+            (&with_key, plain(), 1),
+            // The methods that may be done twice stay such.
+            (&with_key, request(&Method::GET, empty()), 2),
+            (&none, keyed(Method::POST), 1),
+        ] {
+            let service = layer.layer(inner(version, &servers));
+            let (tries, answered) = tried(&service, request).await;
+            assert_eq!((answered.unwrap().status().as_u16(), tries), (503, often));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_of_grpc_in_the_head_is_tried_again_if_it_is_unavailable() {
+    let version = HttpVersion::Http2;
+    for (status, often) in [("14", 2), ("0", 1), ("4", 1), ("13", 1)] {
+        let mut servers = Vec::new();
+        for _ in 0..2 {
+            let answer = move || {
+                let mut response = reply(200, empty());
+                response.headers_mut().insert("grpc-status", status.parse().unwrap());
+                response
+            };
+            servers.push(
+                Server::start(version, move |_| {
+                    let answer = answer();
+                    async move { Some(answer) }
+                })
+                .await,
+            );
+        }
+        let service = RetryLayer::new(1).repeating(|_| true).layer(inner(version, &servers));
+        let (tries, _) = tried(&service, request(&Method::POST, full("a"))).await;
+        assert_eq!(tries, often, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn statuses_that_say_the_instance_failed_are_tried_again_and_no_others() {
     for (code, often) in [
         (500, 2),

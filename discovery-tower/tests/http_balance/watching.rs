@@ -6,7 +6,7 @@ use discovery_core::{Instance, InstanceKey};
 use discovery_tower::balance::{Candidates, Finished, Member, Outcome, Policy};
 use http::Request;
 
-/// Sends to whoever comes first; what a call would cost is how many have no response yet.
+/// Sends to the first by name; what a call would cost is how many have no response yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watching(Arc<Mutex<Vec<Finished>>>);
 
@@ -42,7 +42,8 @@ impl<B> Policy<Request<B>, InstanceKey, Instance> for Watching {
         _: &Request<B>,
         among: &impl Candidates<InstanceKey, Instance, (), State = ()>,
     ) -> Option<usize> {
-        (0..among.len()).find(|&place| among.is_free(place))
+        let key = |&place: &usize| among.get(place).map(Member::key);
+        (0..among.len()).filter(|&place| among.is_free(place)).min_by_key(key)
     }
 
     fn finished(&self, (): &(), call: Finished) {
