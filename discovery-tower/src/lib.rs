@@ -4,6 +4,8 @@ mod avoid;
 pub mod balance;
 mod endpoints;
 mod error;
+#[cfg(feature = "tonic")]
+pub mod grpc;
 #[cfg(feature = "http")]
 pub mod http;
 mod load;

@@ -6,6 +6,7 @@
 //! - [`Proxy`] stands between a client and etcd and cuts, resets, delays or swallows what passes.
 //! - [`Authority`] signs certificates, good and bad ones.
 //! - [`Truth`] reads and writes etcd over its JSON gateway, so that it can be the oracle.
+//! - `orders` (feature `grpc`) is a service of gRPC.
 //! - [`replay`] gives a test the corpus of a fuzz target.
 //! - [`FakeClock`] turns the wall clock of one process.
 //! - [`eventually`], [`eventually_eq`] and [`on_each_version`] say how a test waits and on what it runs.
@@ -33,6 +34,8 @@ mod data;
 mod etcd;
 mod grpc_proxy;
 mod guard;
+#[cfg(feature = "grpc")]
+pub mod orders;
 mod port;
 mod process;
 mod proxy;

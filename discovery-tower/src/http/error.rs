@@ -25,7 +25,7 @@ struct Inner<B> {
 }
 
 /// The error of a layer below; one failure may be told to several requests.
-pub(super) type Source = Arc<dyn Error + Send + Sync>;
+pub(crate) type Source = Arc<dyn Error + Send + Sync>;
 
 /// What kind of error it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,12 +48,15 @@ pub enum HttpErrorKind {
     /// The request's own fault: its body failed, or it asks for what no instance can do, such as
     /// CONNECT. The instance may have acted on what came of it.
     Request,
+    /// The time that the request had was over before all of the response was there. The instance may
+    /// have acted on the request.
+    Deadline,
     /// Anything else, such as a response that is not HTTP. The instance may have acted on the request.
     Other,
 }
 
 impl<B> HttpError<B> {
-    pub(super) fn new(
+    pub(crate) fn new(
         target: Arc<Target>,
         kind: HttpErrorKind,
         cause: impl Into<String>,
@@ -89,7 +92,7 @@ impl<B> HttpError<B> {
             | Kind::Returned
             | Kind::Avoided
             | Kind::Unsupported => true,
-            Kind::Reset | Kind::Request | Kind::Other => false,
+            Kind::Reset | Kind::Request | Kind::Deadline | Kind::Other => false,
         }
     }
 
@@ -114,6 +117,16 @@ impl<B> HttpError<B> {
     /// where the endpoint failed before it had the request.
     pub fn take_request(&self) -> Option<Request<B>> {
         self.0.request.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Gives this request back, if it is certainly unsent and there is none to be given back.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn or_with(self, spare: Option<Request<B>>) -> Self {
+        if self.is_unsent() {
+            let mut request = self.0.request.lock().unwrap_or_else(PoisonError::into_inner);
+            *request = request.take().or(spare);
+        }
+        self
     }
 }
 
@@ -142,6 +155,7 @@ impl<B> fmt::Display for HttpError<B> {
             HttpErrorKind::Returned => "the request was not sent",
             HttpErrorKind::Avoided | HttpErrorKind::Unsupported => "refused",
             HttpErrorKind::Reset => "no response",
+            HttpErrorKind::Deadline => "too slow",
             HttpErrorKind::Request | HttpErrorKind::Other => "failed",
         };
         write!(f, "{} at {}: {what}: {}", self.key(), self.address(), self.cause())

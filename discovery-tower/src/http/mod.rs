@@ -29,15 +29,21 @@ use discovery_core::{Instance, InstanceChanges, InstanceKey, InstanceStatus};
 use http_body::Body;
 use tower::BoxError;
 
+#[cfg(feature = "tonic")]
+pub(crate) use classify::of_connection;
 pub use client::{ClientBody, ClientError, ClientFuture, HttpClient, HttpClientBuilder};
 pub use endpoint::{HttpEndpoint, HttpFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use maker::{HttpConfig, HttpMaker};
 pub use pool::{HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker};
+#[cfg(feature = "tonic")]
+pub(crate) use protocol::GRPC_STATUS;
 pub use protocol::{ByStatus, Grpc, Http, Tracked};
 pub use reclaim::Reclaim;
 pub use replay::Replay;
 pub use retry::{CallFailure, Retried, Retry, RetryFuture, RetryLayer, Tries};
+#[cfg(feature = "tonic")]
+pub(crate) use target::Target;
 pub use target::{FromEndpoint, ServedBy};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsConfig, TlsError};

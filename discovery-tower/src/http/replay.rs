@@ -33,8 +33,8 @@ enum Kind<B> {
 /// A body read through its record, for one attempt.
 struct Recorded<B> {
     record: Arc<Mutex<Record<B>>>,
-    /// Its number: later attempts have higher ones.
-    number: u32,
+    /// Its number: later attempts have higher ones, and so has one that is sent once more.
+    number: u64,
     /// How many pieces of the record it has had.
     had: usize,
     /// Whether it has had the trailers.
@@ -50,11 +50,14 @@ struct Record<B> {
     length: usize,
     limit: usize,
     whole: bool,
-    /// How many attempts there are.
-    attempts: u32,
+    /// The number of the last attempt there is.
+    attempts: u64,
     /// The latest attempt that has begun to read; 0 if none has. Earlier ones may not any more.
-    reader: u32,
+    reader: u64,
 }
+
+/// From one attempt to the next: far more than one attempt is ever sent once more.
+const ATTEMPT: u64 = 1 << 16;
 
 const GONE: &str = "too much of the body has passed for it to be sent again";
 
@@ -99,6 +102,23 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
             Kind::Recorded(recorded) => {
                 let whole = recorded.lock().whole;
                 whole.then(|| Self(Kind::Recorded(Recorded::of(recorded.record.clone()))))
+            }
+        }
+    }
+
+    /// The body once more for the same attempt, which the instance did not act on: unlike
+    /// [`again`](Self::again), it comes before those of later attempts.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn resend(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Empty => Some(Self(Kind::Empty)),
+            Kind::Once(_) | Kind::Spent => None,
+            Kind::Recorded(recorded) => {
+                let number = recorded.number + 1;
+                let record = recorded.record.clone();
+                let whole = recorded.lock().whole;
+                whole
+                    .then(|| Self(Kind::Recorded(Recorded { record, number, had: 0, over: false })))
             }
         }
     }
@@ -156,7 +176,7 @@ impl<B> Recorded<B> {
     fn of(record: Arc<Mutex<Record<B>>>) -> Self {
         let number = {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            record.attempts += 1;
+            record.attempts += ATTEMPT;
             record.attempts
         };
         Self { record, number, had: 0, over: false }

@@ -50,8 +50,8 @@ pub(super) enum Form {
 
 /// An instance.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) key: InstanceKey,
+pub(crate) struct Target {
+    pub(crate) key: InstanceKey,
     pub(super) address: Address,
     place: Result<Place, String>,
 }

@@ -15,6 +15,8 @@ use super::reservation::Reservation;
 use super::send::PooledFuture;
 use super::shared::Pool;
 use crate::http::error::HttpError;
+#[cfg(feature = "tonic")]
+use crate::http::target::Target;
 
 /// Sends requests to one instance, over connections of its own. Cheap to clone; clones share the
 /// connections.
@@ -68,6 +70,12 @@ impl<B> PooledEndpoint<B> {
     /// Where it is reached.
     pub fn address(&self) -> &Address {
         &self.pool.target.address
+    }
+
+    /// The same, as errors tell it.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.pool.target
     }
 
     /// What is spoken to it.
