@@ -22,7 +22,11 @@ pub mod watch;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// So do those of the page on reqwest.
+/// So do those of the pages on reqwest and on servers.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/reqwest.md")]
 struct Reqwest;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/servers.md")]
+struct Servers;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod complete;
 mod demo;
 mod etcd;
 mod failures;
