@@ -253,7 +253,7 @@ impl<T: Parts> Endpoint<T> {
             member.close();
         }
         if enough || member.is_suspect() || member.gate() == Gate::Probation {
-            hub.tell(Event::Struck(self.clone()));
+            hub.tell(Event::Struck(self.clone(), enough));
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the driver is told of an endpoint. Each is rare: a call that goes well says nothing.
 pub(crate) enum Event<T: Parts> {
-    /// It failed so often in a row that it is to be judged.
-    Struck(Arc<Endpoint<T>>),
+    /// It failed, and is to be judged: it failed so often in a row, or else had something to prove.
+    Struck(Arc<Endpoint<T>>, bool),
     /// It served a call while on probation.
     Passed(Arc<Endpoint<T>>),
     /// It asks to be left alone.

@@ -390,6 +390,26 @@ async fn a_suspect_is_used_and_out_at_its_first_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_suspect_that_is_none_any_more_when_it_is_judged_failed_once_and_no_more() {
+    let (rig, builder) = Rig::new();
+    let balance: Bal<LeastPending> = builder.policy(LeastPending::new()).spawn();
+    rig.begin((0..3).map(|key| (key, if key == 0 { spec(key).suspect() } else { spec(key) })));
+    all_up(&balance, 3).await;
+    // More than is looked at in one turn, so that the source is heard in between.
+    rig.world.answer(1, Answer::Overloaded(Some(ms(0))));
+    for _ in 0..300 {
+        failure(balance.ask(Request::avoiding([0, 2])).await);
+    }
+    rig.world.answer(0, Answer::Fails);
+    failure(balance.ask(Request::avoiding([1, 2])).await);
+    rig.insert(0, spec(0));
+    rest().await;
+    assert!(ejected(&balance).is_empty(), "{:?}", balance.view(0));
+    rig.world.answer(0, Answer::AtOnce);
+    call_only(&balance, 0, &[1, 2], 3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_suspect_that_is_left_alone_is_used_however_often_it_fails() {
     let (rig, builder) = Rig::new();
     let balance: Bal<LeastPending> = builder.policy(LeastPending::new()).spawn();

@@ -22,8 +22,9 @@ impl<T: Parts> Books<T> {
         self.rules.ejection.may_eject(self.ejected.len() - self.gone, self.lists.len())
     }
 
-    /// An endpoint failed so often that it is to be judged.
-    pub(super) fn struck(&mut self, endpoint: &Arc<Endpoint<T>>, now: Instant) {
+    /// An endpoint failed, and is to be judged: it failed so often in a row, or else was a suspect, or on
+    /// probation.
+    pub(super) fn struck(&mut self, endpoint: &Arc<Endpoint<T>>, enough: bool, now: Instant) {
         let Some(entry) = self.entries.of(endpoint) else { return };
         if entry.is_out() {
             // It may be used all the same, and as a suspect it was closed at once.
@@ -32,13 +33,18 @@ impl<T: Parts> Books<T> {
         }
         let member = entry.member();
         let why = if member.is_suspect() {
+        // Not by its gate, which a call may have closed since.
+        let proves = entry.trouble.as_ref().is_some_and(|trouble| trouble.to_pass > 0);
             Why::Suspect
-        } else if member.standing() == Standing::Probation {
-            // Not by its gate, which a call may have closed since.
+        } else if member.standing() == Standing::Probation || (proves && !enough) {
             Why::Probation
-        } else {
+        } else if enough {
             Why::Consecutive
         };
+        } else {
+            // What it was then it is no more. As a suspect it was closed at once.
+            self.place(endpoint.id);
+            return;
         self.eject(endpoint.id, why, now);
     }
 

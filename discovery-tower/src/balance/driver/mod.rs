@@ -203,7 +203,7 @@ where
         let mut left = BUDGET;
         while let Poll::Ready(Some(event)) = this.events.poll_next_unpin(cx) {
             match event {
-                Event::Struck(endpoint) => books.struck(&endpoint, now),
+                Event::Struck(endpoint, enough) => books.struck(&endpoint, enough, now),
                 Event::Passed(endpoint) => books.passed(&endpoint),
                 Event::Overloaded(endpoint, time) => books.overloaded(&endpoint, time, now),
                 Event::Unready(endpoint, cause) => books.broken(&endpoint, cause, now),
