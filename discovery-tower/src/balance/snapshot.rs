@@ -136,7 +136,7 @@ impl<T: Parts> Snapshot<T> {
         self.ready.iter().any(|endpoint| {
             among.is_open(endpoint)
                 && !among.was_tried(endpoint)
-                && hub.protocol.avoids(request, endpoint.member.key())
+                && guarded(|| hub.protocol.avoids(request, endpoint.member.key())).unwrap_or(false)
         })
     }
 }

@@ -1,11 +1,14 @@
 //! The source's stream, the driver and the handles: what ends with what, and that nothing is left.
 
+use std::sync::Arc;
+
 use discovery_core::Change;
-use discovery_tower::balance::{CallError, Standing};
-use futures::FutureExt as _;
+use discovery_tower::balance::{Builder, CallError, PeakEwma, Standing};
+use futures::{FutureExt as _, StreamExt as _, stream};
 
 use crate::support::{
-    Answer, Ready, Request, Rig, Use as _, all_up, failure, ms, rest, secs, spec, until,
+    Answer, Bal, ReadsAll, Ready, Request, Rig, Spec, Use as _, World, all_up, failure, ms, rest,
+    secs, spec, until,
 };
 
 #[tokio::test(start_paused = true)]
@@ -25,6 +28,35 @@ async fn a_stream_that_ends_without_a_word_is_an_empty_set() {
     rig.end();
     until("that is known", || balance.is_loaded()).await;
     assert!(matches!(failure(balance.get().await), CallError::NoEndpoints { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_panics_leaves_the_set_as_it_was() {
+    let (rig, _) = Rig::new();
+    let said = stream::iter([Change::Insert(0, spec(0)), Change::Synced]);
+    let said = said.chain(stream::poll_fn(|_| panic!("the source was told to panic")));
+    let world = rig.world.clone();
+    let make = move |_: &u32, spec: &Arc<Spec>| world.connect(spec.address);
+    let balance: Bal<PeakEwma> = Builder::new(said, make).protocol(ReadsAll::default()).spawn();
+    all_up(&balance, 1).await;
+    balance.load(2, 20).await.assert_no_errors();
+    // Its endpoints are looked after.
+    rig.world.ready(0, Ready::Fails);
+    failure(balance.get().await);
+    rig.world.ready(0, Ready::Yes);
+    all_up(&balance, 1).await;
+    balance.load(2, 20).await.assert_no_errors();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_stream_that_panics_before_it_has_loaded_nothing_is_known() {
+    let said = stream::poll_fn(|_| -> std::task::Poll<Option<Change<u32, Spec>>> {
+        panic!("the source was told to panic")
+    });
+    let make = |_: &u32, _: &Arc<Spec>| World::new().connect(0);
+    let balance: Bal<PeakEwma> = Builder::new(said, make).protocol(ReadsAll::default()).spawn();
+    assert!(matches!(failure(balance.get().await), CallError::NotLoaded { .. }));
+    assert!(!balance.is_loaded());
 }
 
 #[tokio::test(start_paused = true)]

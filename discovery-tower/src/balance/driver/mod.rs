@@ -218,7 +218,16 @@ where
         let mut left = BUDGET;
         let mut whole = true;
         while let Some(changes) = this.changes.as_mut().as_pin_mut() {
-            match changes.poll_next(cx) {
+            let Some(polled) = guarded(|| changes.poll_next(cx)) else {
+                error!(
+                    service = books.hub.name().as_deref(),
+                    "the source panicked; the endpoints stay as they are"
+                );
+                this.changes.set(None);
+                whole = true;
+                break;
+            };
+            match polled {
                 Poll::Ready(Some(change)) => {
                     whole = matches!(change, Change::Synced);
                     this.make.apply(change, books, now);
@@ -313,7 +322,8 @@ where
             shared.published.notify_waiters();
         }
         let (seen, status) = (&books.hub.seen, shared.status.as_ref());
-        this.telling.tell(seen, now, published, books.members(), panic, status);
+        // A recorder of figures is another's, too.
+        guarded(|| this.telling.tell(seen, now, published, books.members(), panic, status));
 
         let times = [Some(*this.sweep_at), *this.ramp_at, books.next_due(), this.telling.next()];
         let next = times.into_iter().flatten().min();
