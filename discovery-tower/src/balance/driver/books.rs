@@ -41,6 +41,8 @@ pub(super) struct Books<T: Parts> {
     pub(super) departed: Departed<T::Key>,
     pub(super) loaded: bool,
     pub(super) panic: Panic,
+    /// Whether that was logged.
+    pub(super) panic_said: bool,
     /// Whether some may have come while others were there, and have not connected yet.
     pub(super) joining: bool,
     /// What has to be tried again or let in again, and when.
@@ -87,6 +89,7 @@ impl<T: Parts> Books<T> {
             departed: Departed::default(),
             loaded: false,
             panic: Panic::No,
+            panic_said: false,
             joining: false,
             timers: BTreeSet::new(),
             ramping: BTreeSet::new(),

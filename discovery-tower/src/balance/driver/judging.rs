@@ -194,6 +194,12 @@ impl<T: Parts> Books<T> {
     }
 
     /// Whether so many are bad that all have to be used.
+    /// Whether an endpoint was left out for failing, and not only because it asked for it.
+    fn has_failed(&self, id: usize) -> bool {
+        let trouble = self.entries.get(id).and_then(|entry| entry.trouble.as_ref());
+        trouble.is_some_and(|trouble| trouble.ejections > 0)
+    }
+
     pub(super) fn review_panic(&mut self) {
         let bad = self.ejected.len() + self.spared.len() - self.gone;
         let nobody = self.rules.ejection.panic_percent <= 100
@@ -211,9 +217,17 @@ impl<T: Parts> Books<T> {
             let service = self.hub.name();
             let service = service.as_deref();
             if panic == Panic::No {
-                info!(service, bad, all, "endpoints that fail are left out again");
+                if std::mem::take(&mut self.panic_said) {
+                    info!(service, bad, all, "endpoints that fail are left out again");
+                }
+            } else if !self.spared.is_empty() || self.ejected.iter().any(|id| self.has_failed(*id))
+            {
+                if !std::mem::replace(&mut self.panic_said, true) {
+                    warn!(service, bad, all, "so many endpoints fail that all are used");
+                }
             } else {
-                warn!(service, bad, all, "so many endpoints fail that all are used");
+                // That may be each second.
+                debug!(service, bad, all, "so many endpoints are overloaded that all are used");
             }
             // Of those that are used, who has something to prove is let off while there is panic.
             let concerned = self.entries.iter_mut().filter(|(_, entry)| {
