@@ -1,18 +1,23 @@
 //! What a balancer logs: each change of state once, with the endpoint and why, and nothing of calls.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::future::{Ready, ready};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use discovery_core::{Change, SourceError};
-use discovery_tower::balance::{Balance, Builder, Ejection, LeastPending, Seeded, SlowStart};
+use discovery_tower::balance::{
+    AnyCall, Balance, Builder, Ejection, LeastPending, Outcome, Seeded, SlowStart, Standing,
+};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::{Service, ServiceExt as _};
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The lines that were logged.
@@ -78,10 +83,8 @@ async fn calls(balance: &Balance<usize, (), Stub, (), LeastPending>, count: usiz
 
 type Told = tokio::sync::mpsc::UnboundedSender<Change<usize, ()>>;
 
-/// A balancer that is told what there is, who is bad, and what is logged.
-fn logged()
--> (Balance<usize, (), Stub, (), LeastPending>, Told, Bad, Lines, tracing::subscriber::DefaultGuard)
-{
+/// What is logged on this thread.
+fn lines() -> (Lines, DefaultGuard) {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
@@ -91,6 +94,12 @@ fn logged()
         .without_time()
         .finish();
     let here = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    (lines, here)
+}
+
+/// A balancer that is told what there is, who is bad, and what is logged.
+fn logged() -> (Balance<usize, (), Stub, (), LeastPending>, Told, Bad, Lines, DefaultGuard) {
+    let (lines, here) = lines();
     let bad = Bad::default();
     let (tell, changes) = unbounded_channel();
     let made_bad = bad.clone();
@@ -194,4 +203,77 @@ async fn an_endpoint_that_its_source_takes_and_gives_is_logged_at_most_once_an_i
     // Two minutes, which have twelve intervals.
     let told = lines.take();
     assert!((1..=13).contains(&told.len()), "{told:#?}");
+}
+
+/// Panics when it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shy;
+
+impl fmt::Debug for Shy {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("it was told to panic")
+    }
+}
+
+impl fmt::Display for Shy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Shy {}
+
+/// Is ready when it may be.
+#[derive(Clone)]
+struct Opens(Arc<AtomicBool>);
+
+impl Service<()> for Opens {
+    type Response = ();
+    type Error = Shy;
+    type Future = Ready<Result<(), Shy>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Shy>> {
+        Poll::Ready(if self.0.load(SeqCst) { Ok(()) } else { Err(Shy) })
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_panics_when_it_is_logged_ends_nothing() {
+    let (lines, _here) = lines();
+    let open = Arc::new(AtomicBool::new(false));
+    let service = Opens(open.clone());
+    let changes = tokio_stream::iter([Change::Insert(Shy, ()), Change::Synced]);
+    let balance =
+        Builder::new(changes, move |_: &Shy, _: &Arc<()>| service.clone()).spawn::<Opens, (), ()>();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        lines.take().last().unwrap(),
+        "WARN endpoint cannot be used endpoint=(a panic) error=(a panic)"
+    );
+    open.store(true, SeqCst);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(lines.take(), ["INFO endpoint is ready again endpoint=(a panic)"]);
+    assert!(balance.endpoints().iter().all(|view| view.standing == Standing::Up));
+    assert!(balance.oneshot(()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_only_endpoint_that_is_overloaded_again_and_again_is_not_logged() {
+    let (lines, _here) = lines();
+    let changes = tokio_stream::iter([Change::Insert(0, ()), Change::Synced]);
+    let busy = |_: Result<&(), &SourceError>| Outcome::Overloaded { retry_after: None };
+    let balance = Builder::new(changes, move |_: &usize, _: &Arc<()>| Stub(0, Bad::default()))
+        .protocol(AnyCall::judged_by(busy))
+        .spawn::<Stub, (), ()>();
+    sleep(Duration::from_secs(1)).await;
+    lines.take();
+    for _ in 0..60 {
+        assert!(balance.clone().oneshot(()).await.is_ok());
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert!(lines.take().is_empty());
 }

@@ -21,6 +21,7 @@ mod error;
 mod flight;
 mod handle;
 mod hub;
+mod logged;
 mod member;
 pub(crate) mod observe;
 mod outcome;
@@ -30,6 +31,7 @@ mod policy;
 mod protocol;
 mod settle;
 mod shared;
+
 mod snapshot;
 mod view;
 mod weights;

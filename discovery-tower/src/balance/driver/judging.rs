@@ -13,6 +13,7 @@ use super::entry::{Counted, Panic};
 use crate::balance::ejection::{Tally, Why};
 use crate::balance::flight::Endpoint;
 use crate::balance::hub::later;
+use crate::balance::logged::Logged;
 use crate::balance::member::{Gate, Standing};
 use crate::balance::parts::Parts;
 
@@ -32,19 +33,19 @@ impl<T: Parts> Books<T> {
             return;
         }
         let member = entry.member();
-        let why = if member.is_suspect() {
         // Not by its gate, which a call may have closed since.
         let proves = entry.trouble.as_ref().is_some_and(|trouble| trouble.to_pass > 0);
+        let why = if member.is_suspect() {
             Why::Suspect
         } else if member.standing() == Standing::Probation || (proves && !enough) {
             Why::Probation
         } else if enough {
             Why::Consecutive
-        };
         } else {
             // What it was then it is no more. As a suspect it was closed at once.
             self.place(endpoint.id);
             return;
+        };
         self.eject(endpoint.id, why, now);
     }
 
@@ -65,7 +66,7 @@ impl<T: Parts> Books<T> {
         let times = trouble.ejections;
         let time = self.rules.ejection.time(times);
         entry.member().forgive();
-        warn!(endpoint = ?entry.member().key(), ?why, times, ?time, "endpoint is left out for failing");
+        warn!(endpoint = ?Logged(entry.member().key()), ?why, times, ?time, "endpoint is left out for failing");
         self.hub.seen.ejected(why);
         self.leave_out(id, later(now, time));
     }
@@ -103,7 +104,7 @@ impl<T: Parts> Books<T> {
         if entry.is_out() || !may || time.is_zero() {
             return;
         }
-        debug!(endpoint = ?entry.member().key(), ?time, "endpoint is overloaded");
+        debug!(endpoint = ?Logged(entry.member().key()), ?time, "endpoint is overloaded");
         self.hub.seen.ejected(Why::Overloaded);
         self.leave_out(endpoint.id, later(now, time));
     }
@@ -115,7 +116,7 @@ impl<T: Parts> Books<T> {
         trouble.to_pass = trouble.to_pass.saturating_sub(1);
         if trouble.to_pass == 0 && entry.member().gate() == Gate::Probation {
             entry.member().set_gate(Gate::Open);
-            info!(endpoint = ?entry.member().key(), "endpoint is used again");
+            info!(endpoint = ?Logged(entry.member().key()), "endpoint is used again");
             self.place(endpoint.id);
         }
     }
@@ -128,7 +129,7 @@ impl<T: Parts> Books<T> {
         trouble.to_pass = to_pass;
         self.gone -= usize::from(std::mem::take(&mut trouble.gone));
         if to_pass == 0 && trouble.ejections > 0 {
-            info!(endpoint = ?entry.endpoint.member.key(), "endpoint is used again");
+            info!(endpoint = ?Logged(entry.endpoint.member.key()), "endpoint is used again");
         }
         entry.endpoint.member.set_until(0);
         self.timers.remove(&(until, id));
@@ -193,13 +194,13 @@ impl<T: Parts> Books<T> {
         self.review_panic();
     }
 
-    /// Whether so many are bad that all have to be used.
     /// Whether an endpoint was left out for failing, and not only because it asked for it.
     fn has_failed(&self, id: usize) -> bool {
         let trouble = self.entries.get(id).and_then(|entry| entry.trouble.as_ref());
         trouble.is_some_and(|trouble| trouble.ejections > 0)
     }
 
+    /// Whether so many are bad that all have to be used.
     pub(super) fn review_panic(&mut self) {
         let bad = self.ejected.len() + self.spared.len() - self.gone;
         let nobody = self.rules.ejection.panic_percent <= 100

@@ -36,6 +36,7 @@ use super::attributes::Attributes;
 use super::error::share;
 use super::flight::guarded;
 use super::hub::{Event, later};
+use super::logged::Logged;
 use super::observe::Telling;
 use super::parts::Parts;
 use super::policy::Policy as _;
@@ -136,7 +137,7 @@ where
         now: Instant,
     ) {
         let Some(attributes) = guarded(|| (self.describe)(&key, &endpoint)) else {
-            error!(endpoint = ?key, "what an endpoint says of itself cannot be read: a panic");
+            error!(endpoint = ?Logged(&key), "what an endpoint says of itself cannot be read: a panic");
             return;
         };
         let Some(made_for) = books.made_for(&key) else {
@@ -148,7 +149,7 @@ where
         books.update(&key, &endpoint, attributes);
         let serves = guarded(|| self.maker.still_serves(&key, &made_for, &endpoint));
         if serves.is_none() {
-            error!(endpoint = ?key, "the maker of services panicked; the endpoint keeps its own");
+            error!(endpoint = ?Logged(&key), "the maker of services panicked; the endpoint keeps its own");
         }
         if serves == Some(false)
             && let Some(made) = self.make(&key, &endpoint, books)
@@ -175,7 +176,7 @@ where
             load: books.hub.policy.load(),
         });
         if made.is_none() {
-            error!(endpoint = ?key, "the maker of services or the policy panicked over an endpoint");
+            error!(endpoint = ?Logged(key), "the maker of services or the policy panicked over an endpoint");
         }
         made
     }

@@ -8,6 +8,7 @@ use tracing::debug;
 use super::books::Books;
 use super::entry::{Panic, Phase};
 use crate::balance::attributes::Availability;
+use crate::balance::logged::Logged;
 use crate::balance::member::{FULL, Gate, Standing};
 use crate::balance::parts::Parts;
 
@@ -114,7 +115,7 @@ impl<T: Parts> Books<T> {
         let former = member.set_standing(standing);
         if former != standing {
             debug!(
-                endpoint = ?member.key(),
+                endpoint = ?Logged(member.key()),
                 from = former.name(),
                 to = standing.name(),
                 "endpoint stands differently"

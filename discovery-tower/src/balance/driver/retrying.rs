@@ -13,6 +13,7 @@ use super::departed::Said;
 use super::entry::{Phase, Trouble};
 use crate::balance::error::SharedError;
 use crate::balance::flight::Endpoint;
+use crate::balance::logged::Logged;
 use crate::balance::parts::Parts;
 
 /// How an endpoint that failed to connect is tried again: full jitter between these.
@@ -30,14 +31,14 @@ impl<T: Parts> Trouble<T> {
     pub(super) fn connects<K: fmt::Debug>(&mut self, key: &K, now: Instant) {
         self.connected = Some(now);
         if self.cause.take().is_some() && self.said == Said::Down {
-            info!(endpoint = ?key, "endpoint is ready again");
+            info!(endpoint = ?Logged(key), "endpoint is ready again");
         }
     }
 
     /// Says of one that came and went that it has stayed, if it has.
     pub(super) fn stays<K: fmt::Debug>(&mut self, key: &K, now: Instant) {
         if self.has_settled(now) && std::mem::take(&mut self.said) == Said::Flaps {
-            info!(endpoint = ?key, "endpoint is ready again");
+            info!(endpoint = ?Logged(key), "endpoint is ready again");
         }
     }
 }
@@ -81,19 +82,19 @@ impl<T: Parts> Books<T> {
         let again = trouble.cause.is_some();
         match trouble.said {
             Said::Nothing => {
-                warn!(endpoint = ?key, error = %cause, "endpoint cannot be used");
+                warn!(endpoint = ?Logged(key), error = %Logged(&cause), "endpoint cannot be used");
                 trouble.said = Said::Down;
             }
             Said::Down if !again => {
                 warn!(
-                    endpoint = ?key,
-                    error = %cause,
+                    endpoint = ?Logged(key),
+                    error = %Logged(&cause),
                     "endpoint comes and goes; it is told again when it has stayed"
                 );
                 trouble.said = Said::Flaps;
             }
             Said::Down | Said::Flaps => {
-                debug!(endpoint = ?key, error = %cause, "endpoint cannot be used");
+                debug!(endpoint = ?Logged(key), error = %Logged(&cause), "endpoint cannot be used");
             }
         }
         trouble.cause = Some(cause);
