@@ -73,7 +73,7 @@ impl Service<()> for Stub {
     }
 }
 
-async fn calls(balance: &Balance<usize, (), Stub, (), LeastPending>, count: usize) {
+async fn calls(balance: &Numbers, count: usize) {
     for _ in 0..count {
         // Some fail.
         drop(balance.clone().oneshot(()).await);
@@ -81,6 +81,7 @@ async fn calls(balance: &Balance<usize, (), Stub, (), LeastPending>, count: usiz
     sleep(Duration::from_millis(1)).await;
 }
 
+type Numbers = Balance<usize, (), Stub, (), LeastPending>;
 type Told = tokio::sync::mpsc::UnboundedSender<Change<usize, ()>>;
 
 /// What is logged on this thread.
@@ -98,7 +99,7 @@ fn lines() -> (Lines, DefaultGuard) {
 }
 
 /// A balancer that is told what there is, who is bad, and what is logged.
-fn logged() -> (Balance<usize, (), Stub, (), LeastPending>, Told, Bad, Lines, DefaultGuard) {
+fn logged() -> (Numbers, Told, Bad, Lines, DefaultGuard) {
     let (lines, here) = lines();
     let bad = Bad::default();
     let (tell, changes) = unbounded_channel();
