@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// The reason, in one line.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Fault {
     /// An option, a file or the address to listen on cannot be used.
     #[error("{0}")]

@@ -1,9 +1,9 @@
 //! Ctrl-C and SIGTERM, which ask a program to stop in good order.
 
 use std::io;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// The two signals. Made early, so that one that comes while the program starts is not lost.
 #[derive(Debug)]
@@ -32,20 +32,36 @@ impl Signals {
         }
     }
 
-    /// Runs `work` until it is done, until `limit`, or until another signal says that there is no
-    /// time for it. `None` if it was cut short.
-    pub async fn or_enough<T>(
-        &mut self,
-        limit: Duration,
-        work: impl Future<Output = T>,
-    ) -> Option<T> {
+    /// Runs `work` until it is done, or until another signal says that there is no time for it.
+    pub async fn or_again(&mut self, work: impl Future<Output = ()>) {
         tokio::select! {
-            done = work => Some(done),
-            () = tokio::time::sleep(limit) => None,
+            () = work => {}
             signal = self.next() => {
-                tracing::warn!(signal, "told to stop again: not waiting any longer");
-                None
+                tracing::warn!(signal, "told to stop again: what is in flight is cut off");
             }
         }
+    }
+
+    /// Two futures: the first resolves with the next signal, the second with the one after that.
+    pub fn twice(
+        mut self,
+    ) -> (
+        impl Future<Output = &'static str> + Send + 'static,
+        impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (pass, passed) = oneshot::channel();
+        let first = async move {
+            let signal = self.next().await;
+            // Nobody has to wait for another one.
+            let _ = pass.send(self);
+            signal
+        };
+        let again = async move {
+            match passed.await {
+                Ok(mut signals) => drop::<&str>(signals.next().await),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        (first, again)
     }
 }

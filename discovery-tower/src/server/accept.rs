@@ -117,9 +117,10 @@ where
         if patience.wait(within, stage.closed()).await.is_some() {
             return 0;
         }
-        let cut = here.strong_count();
+        let cut_off = here.strong_count();
+        tracing::warn!(cut_off, "connections did not end in time");
         stage.send_replace(Stage::Cut);
         let _ = timeout(CUT_WITHIN, stage.closed()).await;
-        cut
+        cut_off
     }
 }

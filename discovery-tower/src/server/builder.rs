@@ -185,11 +185,7 @@ impl Server {
         };
         let left = acceptor.accept_while(living).await;
         let cut_off = acceptor.close(finish_within, &mut patience).await;
-        if cut_off == 0 {
-            tracing::info!(%key, "stopped");
-        } else {
-            tracing::warn!(%key, cut_off, "stopped; connections were cut off");
-        }
+        tracing::info!(%key, "stopped");
         Ok(Stopped { unconfirmed: left?, cut_off })
     }
 

@@ -1,12 +1,13 @@
 //! From a request to its answer.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use discovery_core::ServiceName;
+use discovery_tower::server::Peer;
 use futures_util::{StreamExt as _, stream};
 use http::header::{ALLOW, HOST, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
@@ -23,7 +24,6 @@ use super::route::Route;
 use super::send::{Failure, Order, no_instances, send, served_by};
 use super::service::{Answered, Service};
 use crate::reply::{self, Reply};
-use crate::server::Peer;
 
 /// How long a request waits for the first set of instances.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
@@ -155,7 +155,7 @@ impl Handler {
 }
 
 fn client<B>(request: &Request<B>) -> IpAddr {
-    let peer = request.extensions().get::<Peer>();
+    let peer = request.extensions().get::<Peer<SocketAddr>>();
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(peer)| peer.ip())
 }
 

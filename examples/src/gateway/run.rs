@@ -1,7 +1,6 @@
 //! The life of the gateway.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use discovery_core::Source;
 use discovery_tower::balance::Limits;
@@ -21,9 +20,6 @@ use crate::output;
 use crate::program::Program;
 use crate::server::{self, Server};
 use crate::shutdown::Signals;
-
-/// How long it gives requests in flight.
-const FINISH_WITHIN: Duration = Duration::from_secs(30);
 
 impl Program for GatewayOptions {
     fn workers(&self) -> Option<usize> {
@@ -57,9 +53,7 @@ impl Program for GatewayOptions {
 
         let signal = signals.next().await;
         tracing::info!(signal, "stopping: finishing what is in flight");
-        if signals.or_enough(FINISH_WITHIN, server.finish()).await.is_none() {
-            tracing::warn!("requests in flight were cut off");
-        }
+        signals.or_again(server.finish()).await;
         Ok(())
     }
 }

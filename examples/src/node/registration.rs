@@ -1,80 +1,59 @@
-//! What a node does about the news of its registration.
+//! How a node is registered, and what it tells its user of that.
 
-use discovery_core::{Conflict, Registration, RegistrationState};
+use discovery_core::{
+    Conflict, Instance, Registrar, Registration, RegistrationState, RegistrationStatus,
+};
+use tokio::sync::watch;
 
-use crate::fault::Fault;
+use crate::etcd::Registry;
 use crate::output;
-use crate::shutdown::Signals;
 
-/// Why the node stops.
-pub(super) enum Reason {
-    /// It was told to.
-    Signal(&'static str),
-    /// Somebody else holds its id, and it does not wait.
-    Conflict(Conflict),
+/// Registers a node by its options; calls `ready` when it stands for the first time.
+pub(super) struct Registering<'a, R> {
+    pub(super) registry: &'a Registry,
+    /// Whether it waits while somebody else holds the id.
+    pub(super) wait: bool,
+    /// Whether a holder with its own address is its dead predecessor.
+    pub(super) replace_same_address: bool,
+    pub(super) ready: R,
 }
 
-/// Watches over a registration until the node is to stop; calls `ready` when it stands for the first
-/// time.
-pub(super) async fn watch(
-    registration: &Registration,
-    signals: &mut Signals,
-    ready: impl FnOnce(),
-) -> Result<Reason, Fault> {
-    let mut status = registration.watch_status();
-    let mut teller = Teller { ready: Some(ready), held: None };
-    loop {
-        let state = status.borrow_and_update().state.clone();
-        if let Some(reason) = teller.tell(registration, &state)? {
-            return Ok(reason);
-        }
-        tokio::select! {
-            signal = signals.next() => return Ok(Reason::Signal(signal)),
-            changed = status.changed() => if changed.is_err() {
-                let key = registration.key();
-                return Err(Fault::failed(format!("{key}: nobody keeps it registered any more")));
-            },
-        }
+impl<R> Registrar for Registering<'_, R>
+where
+    R: Fn() + Clone + Send + Sync + 'static,
+{
+    fn register(&self, instance: Instance) -> Registration {
+        let registration = self.registry.register(instance, self.wait, self.replace_same_address);
+        tokio::spawn(tell(registration.watch_status(), self.ready.clone()));
+        registration
     }
 }
 
-struct Teller<R> {
-    ready: Option<R>,
-    /// The conflict that was told last, so that a long one is told once.
-    held: Option<Conflict>,
-}
-
-impl<R: FnOnce()> Teller<R> {
-    /// Tells what the user is to know beside the logs of the registration itself.
-    fn tell(
-        &mut self,
-        registration: &Registration,
-        state: &RegistrationState,
-    ) -> Result<Option<Reason>, Fault> {
+/// Tells what the user is to know beside the logs, until the registration ends.
+async fn tell(mut status: watch::Receiver<RegistrationStatus>, ready: impl Fn()) {
+    let mut told = false;
+    // The conflict that was told last, so that a long one is told once.
+    let mut held: Option<Conflict> = None;
+    loop {
+        let state = status.borrow_and_update().state.clone();
         match state {
             RegistrationState::Registered => {
-                self.held = None;
-                if let Some(ready) = self.ready.take() {
+                held = None;
+                if !std::mem::replace(&mut told, true) {
                     ready();
                 }
             }
-            RegistrationState::Conflict(conflict) if !conflict.waiting => {
-                return Ok(Some(Reason::Conflict(conflict.clone())));
-            }
-            RegistrationState::Conflict(conflict) if self.held.as_ref() != Some(conflict) => {
-                self.held = Some(conflict.clone());
+            RegistrationState::Conflict(conflict)
+                if conflict.waiting && held.as_ref() != Some(&conflict) =>
+            {
                 // Not a log line: it is there whatever RUST_LOG says.
                 output::notice(&format!("{conflict}; waiting until the holder is gone"));
-            }
-            RegistrationState::Refused(error) => {
-                return Err(Fault::usage(format!("{}: {error}", registration.key())));
-            }
-            RegistrationState::Deregistered | RegistrationState::Abandoned(_) => {
-                let key = registration.key();
-                return Err(Fault::failed(format!("{key}: the registration has ended")));
+                held = Some(conflict);
             }
             _ => {}
         }
-        Ok(None)
+        if status.changed().await.is_err() {
+            return;
+        }
     }
 }

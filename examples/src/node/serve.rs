@@ -1,12 +1,12 @@
 //! What a node answers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use discovery_core::{InstanceId, ServiceName};
-use http::header::{CONNECTION, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode, Version};
+use futures_util::future::BoxFuture;
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
@@ -35,29 +35,31 @@ pub struct Node {
     service: ServiceName,
     id: InstanceId,
     behaviour: Mutex<Behaviour>,
-    draining: AtomicBool,
 }
 
 impl Node {
     /// A node that does not serve yet.
     pub fn new(service: ServiceName, id: InstanceId, behaviour: Behaviour) -> Arc<Self> {
-        let draining = AtomicBool::new(false);
-        Arc::new(Self { service, id, behaviour: Mutex::new(behaviour), draining })
+        Arc::new(Self { service, id, behaviour: Mutex::new(behaviour) })
     }
 
     /// Starts to serve.
     pub fn serve(self: &Arc<Self>, listener: TcpListener) -> Server {
-        let node = self.clone();
-        Server::start(listener, move |request| {
-            let node = node.clone();
-            async move { node.answer(request).await }
-        })
+        Server::start(listener, self.clone().answering())
     }
 
-    /// From now on every answer closes its connection, so that clients with a pool of them come to
-    /// have none to us before the last one is taken from them.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// The answers as a function, for a server.
+    pub fn answering<B>(
+        self: Arc<Self>,
+    ) -> impl Fn(Request<B>) -> BoxFuture<'static, Reply> + Clone + Send + Sync + 'static
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |request| {
+            let node = self.clone();
+            Box::pin(async move { node.answer(request).await })
+        }
     }
 
     /// The answer to one request.
@@ -66,7 +68,6 @@ impl Node {
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let version = request.version();
         let mut reply = if request.method() == Method::POST && request.uri().path() == CONTROL {
             self.control(request.into_body()).await
         } else {
@@ -74,10 +75,6 @@ impl Node {
         };
         if let Ok(id) = HeaderValue::from_bytes(self.id.as_str().as_bytes()) {
             reply.headers_mut().insert(X_INSTANCE, id);
-        }
-        // HTTP/2 has no such header and needs none: its shutdown tells which requests were not seen.
-        if self.draining.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         reply
     }

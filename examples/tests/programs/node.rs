@@ -82,17 +82,3 @@ async fn what_it_is_told_wrong_is_named_and_changes_nothing() {
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(http.get(&address).await.status, StatusCode::INTERNAL_SERVER_ERROR);
 }
-
-#[tokio::test]
-async fn while_it_drains_every_answer_closes_its_connection() {
-    let (node, server, address) = node(Behaviour::default()).await;
-    let http = Http::new();
-    assert_eq!(http.get(&address).await.header("connection"), "");
-    node.drain();
-    for _ in 0..3 {
-        let answer = http.get(&address).await;
-        assert_eq!((answer.status, answer.header("connection")), (StatusCode::OK, "close"));
-    }
-    server.finish().await;
-    assert!(http.try_send(request(Method::GET, &address, "")).await.is_err());
-}
