@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::entropy::Random;
 use super::error::SharedError;
-use super::flight::Endpoint;
+use super::flight::{Endpoint, guarded};
 use super::observe::Seen;
 use super::parts::Parts;
 use super::policy::Policy;
@@ -57,6 +57,9 @@ pub(crate) struct Hub<T: Parts> {
 }
 
 impl<T: Parts> Hub<T> {
+    /// Whether the policy wants to know the time at all.
+    pub(crate) const TIMED: bool = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED;
+
     pub(crate) fn new(
         policy: T::Policy,
         protocol: T::Protocol,
@@ -99,20 +102,21 @@ impl<T: Parts> Hub<T> {
     /// The time for a policy that wants to know it.
     #[inline]
     pub(crate) fn policy_now(&self) -> u64 {
-        if <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED { self.now() } else { 0 }
+        if Self::TIMED { self.now() } else { 0 }
     }
 
-    /// The time for a call that begins while so many can be used; 0 if it is not timed.
+    /// The time for a call that begins while so many can be used, 0 if it is not timed; `None` if the
+    /// policy panics.
     #[inline]
-    pub(crate) fn now_of_call(&self, usable: usize) -> u64 {
-        let timed = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED;
-        if timed && self.policy.is_timed(usable) { self.now() } else { 0 }
+    pub(crate) fn now_of_call(&self, usable: usize) -> Option<u64> {
+        let timed = Self::TIMED && guarded(|| self.policy.is_timed(usable))?;
+        Some(if timed { self.now() } else { 0 })
     }
 
     /// The time for a call that began at `started`; 0 if it is not timed.
     #[inline]
     pub(crate) fn now_since(&self, started: u64) -> u64 {
-        if started == 0 { 0 } else { self.policy_now() }
+        if Self::TIMED && started != 0 { self.now() } else { 0 }
     }
 
     pub(crate) fn tell(&self, event: Event<T>) {
@@ -127,8 +131,7 @@ impl<T: Parts> Hub<T> {
             return;
         };
         // Where calls do not read the clock, a review needs it all the same.
-        let timed = <T::Policy as Policy<T::Request, T::Key, T::Endpoint>>::TIMED;
-        let now = if timed { now } else { self.now() };
+        let now = if Self::TIMED { now } else { self.now() };
         let at = self.review_at.load(Ordering::Relaxed);
         if now < at {
             return;

@@ -100,17 +100,15 @@ impl<T: Parts> Snapshot<T> {
         if self.ready.len() == 0 {
             return Ok(None);
         }
-        let (now, place) = guarded(|| {
-            let now = hub.now_of_call(self.ready.len());
-            let among = Among { snapshot: self, hub, request, tried, now, all: nobody_else };
-            (now, hub.policy.pick(request, &among))
-        })
-        .ok_or(Panicked("policy"))?;
+        let now = hub.now_of_call(self.ready.len()).ok_or(Panicked("policy"))?;
+        let among = Among { snapshot: self, hub, request, tried, now, all: nobody_else };
+        let place = guarded(|| hub.policy.pick(request, &among)).ok_or(Panicked("policy"))?;
         let endpoint = place.and_then(|place| self.ready.get(place));
         Ok(endpoint.map(|endpoint| {
             // How long a suspect took decides whether it is out.
-            let suspect = now == 0 && endpoint.member.is_suspect();
-            let now = if suspect { hub.policy_now() } else { now };
+            let untimed = Hub::<T>::TIMED && now == 0;
+            let suspect = untimed && endpoint.member.is_suspect();
+            let now = if suspect { hub.now() } else { now };
             (Picked::new(endpoint.clone(), now), endpoint.service.clone())
         }))
     }
