@@ -9,7 +9,8 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer as _, Service};
 
 use super::connection::Serving;
@@ -60,8 +61,12 @@ where
 
     /// Accepts until `living` is done, which begins when connections are accepted.
     pub(super) async fn accept_while<T>(&mut self, living: impl Future<Output = T>) -> T {
+        let living = async {
+            yield_now().await;
+            living.await
+        };
+        // Neither of them always first: who keeps connecting must not keep it from stopping.
         tokio::select! {
-            biased;
             never = self.accept() => match never {},
             done = living => done,
         }
@@ -103,9 +108,9 @@ where
     /// `within` to finish, as long as there is patience; says how many connections had to be cut off.
     pub(super) async fn close(mut self, within: Duration, patience: &mut Patience) -> usize {
         let backlog = Instant::now() + BACKLOG_WITHIN;
-        // Its peer cannot know better.
-        while let Ok(Ok(Ok(accepted))) =
-            timeout_at(backlog, timeout(QUIET, self.listener.accept())).await
+        // Their peers cannot know better. (A timer would not be asked while there is always another one.)
+        while Instant::now() < backlog
+            && let Ok(Ok(accepted)) = timeout(QUIET, self.listener.accept()).await
         {
             self.begin(accepted);
         }

@@ -51,8 +51,9 @@ impl Lifecycle {
             error = self.ended() => Some(error),
             () = self.keep_true() => None,
         };
-        if let Some(error) = &ended {
-            tracing::error!(key = %self.registration.key(), %error, "cannot stay registered: stopping");
+        if ended.is_some() {
+            // The caller is told why.
+            tracing::warn!(key = %self.registration.key(), "cannot be registered any longer: stopping");
         }
         let unconfirmed = self.leave(ended.is_none(), patience).await;
         ended.map_or(Ok(unconfirmed), |error| Err(error.into()))

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use discovery_core::{InstanceStatus, MemoryRegistry};
+use discovery_core::{Instance, InstanceStatus, MemoryRegistry, Registrar, Registration};
 use discovery_test_support::slack;
 use discovery_tower::server::{Listener, Peer};
 use http::header::{CONNECTION, UPGRADE};
@@ -161,4 +161,69 @@ async fn a_connection_can_become_something_else_also_while_it_drains() {
     let mut told = [0; 4];
     io.read_exact(&mut told).await.unwrap();
     assert_eq!(&told, b"pong");
+}
+
+/// Registers nobody before its listener was asked for a connection.
+struct After(Arc<AtomicUsize>, MemoryRegistry);
+
+impl Registrar for After {
+    fn register(&self, instance: Instance) -> Registration {
+        assert_eq!(self.0.load(Ordering::SeqCst), 1, "it accepts");
+        self.1.register(instance)
+    }
+}
+
+#[tokio::test]
+async fn it_accepts_before_it_registers() {
+    // As often as chance could have it right.
+    for _ in 0..20 {
+        let registry = MemoryRegistry::new();
+        let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let listener = Failing {
+            inner,
+            failures: Arc::default(),
+            asked: asked.clone(),
+            error: || io::ErrorKind::Other.into(),
+        };
+        let service =
+            tower::service_fn(async |_| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
+        let after = After(asked, registry.clone());
+        let serving = server().serve(listener, after, service, std::future::pending());
+        let serving = tokio::spawn(serving);
+        shown(&registry, InstanceStatus::Up).await;
+        serving.abort();
+    }
+}
+
+/// Always has another connection, which is at its end already.
+struct Endless(SocketAddr);
+
+impl Listener for Endless {
+    type Io = tokio::io::DuplexStream;
+    type Peer = ();
+
+    async fn accept(&mut self) -> io::Result<(Self::Io, ())> {
+        tokio::task::consume_budget().await;
+        Ok((tokio::io::duplex(1).0, ()))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0)
+    }
+}
+
+#[tokio::test]
+async fn who_keeps_connecting_does_not_keep_it_from_stopping() {
+    let registry = MemoryRegistry::new();
+    let service =
+        tower::service_fn(async |_| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
+    let listener = Endless("127.0.0.1:9".parse().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let serving = tokio::spawn(server().serve(listener, registry.clone(), service, shutdown));
+    shown(&registry, InstanceStatus::Up).await;
+    stop.send(()).unwrap();
+    let stopped = timeout(slack(2 * SOON), serving).await.unwrap().unwrap().unwrap();
+    assert_eq!(stopped.cut_off, 0);
 }

@@ -11,6 +11,8 @@ use discovery_tower::server::ServerError;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 
 use crate::client::{self, asks_to_go, get};
 use crate::registrar::Scripted;
@@ -72,6 +74,51 @@ async fn axums_own_server_drains_and_deregisters_before_it_stops() {
     let stopped = left.await.unwrap();
     assert!(stopped.unconfirmed.is_none() && stopped.cut_off == 0);
     assert!(registry.instances().is_empty());
+}
+
+#[tokio::test]
+async fn routes_of_tonic_are_served() {
+    let registry = Arc::new(MemoryRegistry::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let serving = server().serve(listener, registry.clone(), Routes::default(), shutdown);
+    let serving = tokio::spawn(serving);
+    let (mut two, two_ends) = client::http2(address).await.unwrap();
+    let answer = two.send_request(get(address, "/orders.Orders/Get")).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "12", "unimplemented");
+    stop.send(()).unwrap();
+    two_ends.await.unwrap();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn tonics_own_server_drains_and_deregisters_before_it_stops() {
+    let registry = Arc::new(MemoryRegistry::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let member = server().scheme("grpc").register(address, &registry).unwrap();
+    assert_eq!(member.instance().address.scheme(), "grpc");
+    let layer = member.layer();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (leave, left) = member.leave_on(async { drop(stopped.await) });
+    let serving = tokio::spawn(async move {
+        let mut server = tonic::transport::Server::builder().layer(layer);
+        let routes = server.add_routes(Routes::default());
+        routes.serve_with_incoming_shutdown(TcpIncoming::from(listener), leave).await
+    });
+    shown(&registry, InstanceStatus::Up).await;
+    let (mut two, two_ends) = client::http2(address).await.unwrap();
+    let call = || get(address, "/orders.Orders/Get");
+    assert_eq!(two.send_request(call()).await.unwrap().headers()["grpc-status"], "12");
+    stop.send(()).unwrap();
+    shown(&registry, InstanceStatus::Draining).await;
+    assert_eq!(two.send_request(call()).await.unwrap().headers()["grpc-status"], "12");
+    two_ends.await.unwrap();
+    assert!(registry.instances().is_empty());
+    timeout(slack(SOON), serving).await.unwrap().unwrap().unwrap();
+    assert!(left.await.unwrap().unconfirmed.is_none());
 }
 
 #[tokio::test]

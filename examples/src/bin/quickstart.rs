@@ -1,26 +1,25 @@
 //! Two instances, an in-memory registry, and requests balanced over them.
 #![allow(clippy::print_stdout)]
 
+use std::future::pending;
+
 use bytes::Bytes;
-use discovery_core::{Instance, MemoryRegistry, Source};
+use discovery_core::{MemoryRegistry, Source};
+use discovery_tower::server::{HttpServer, Server};
 use discovery_tower::{PooledMaker, ServedBy, http::balance};
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tower::Service;
+use tower::{Service, service_fn};
 
 /// Serves a greeting, and registers as an instance of `hi`.
 async fn serve(id: &str, registry: &MemoryRegistry) -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    registry.insert(Instance::parse("hi", id, &listener.local_addr()?.to_string())?);
+    let server = Server::new("hi".parse()?).id(id.parse()?);
+    let member = server.register(listener.local_addr()?, registry)?;
     let hi = service_fn(|_| async { hyper::Result::Ok(Response::new(Full::<Bytes>::from("hi"))) });
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), hi));
-        }
-    });
+    let (leave, _) = member.leave_on(pending());
+    tokio::spawn(HttpServer::new().serve(listener, hi, leave));
     Ok(())
 }
 
