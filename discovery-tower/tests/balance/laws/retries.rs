@@ -5,7 +5,7 @@ use discovery_tower::balance::{CallError, Ejection, LeastPending, Unavailable};
 use tokio::time::Instant;
 
 use crate::support::{
-    Answer, Ready, Request, Rig, Use as _, all_up, failure, ms, secs, spec, until,
+    Answer, ReadsAll, Ready, Request, Rig, Use as _, all_up, failure, ms, secs, spec, until,
 };
 
 #[tokio::test(start_paused = true)]
@@ -135,4 +135,15 @@ async fn law_06_a_policy_that_insists_on_one_endpoint_does_not_hold_up_the_rest(
     failure(balance.get().await);
     let asked = rig.world.called(0) + rig.world.called(1);
     assert!(asked <= 8, "asked {asked} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_11_a_protocol_that_panics_over_who_is_left_panics_nobody() {
+    use crate::support::{Insists, Kind};
+    let (rig, balance) =
+        Rig::serving_as(2, |b| b.policy(Insists).protocol(ReadsAll(Kind::PanicsAtRequests))).await;
+    rig.world.answer_all(0..2, Answer::GivesBack);
+    // The policy does not ask who is to be avoided; who looks for somebody else does.
+    let error = failure(balance.ask(Request::numbered(13)).await);
+    assert!(error.is_unsent(), "{error}");
 }
