@@ -14,15 +14,20 @@ use ::http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use ::http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tower::BoxError;
 
 use super::ServedBy;
 use super::error::{HttpError, HttpErrorKind};
+use super::reclaim::OwnFault;
 use crate::Avoid;
 use crate::balance::{Completion, Judge, Origin, Outcome, Protocol};
 
 /// Calls over HTTP, judged by status code: 500, 502, 503 and 504 are failures, 429 and 503 with
 /// `retry-after` say that the instance is overloaded, and all else is a success. An error is a failure,
 /// unless it is the request's own fault.
+///
+/// A call is over when its body has been read or dropped; one that breaks off makes it a failure, unless
+/// it is the request's body that failed. A connection that was upgraded (101) is none of its calls any more.
 ///
 /// A request that certainly was not sent goes to another instance. One with the extension [`Avoid`]
 /// keeps away from the instances in it, and a response has the extension [`ServedBy`]. With keys of
@@ -103,8 +108,14 @@ where
     request.extensions().get::<Avoid<K>>().is_some_and(|avoid| avoid.contains(key))
 }
 
+/// The error of an endpoint of ours, also where a layer around it has boxed it.
+fn of_ours<B: 'static, E: 'static>(error: &E) -> Option<&HttpError<B>> {
+    let error = error as &dyn Any;
+    error.downcast_ref().or_else(|| error.downcast_ref::<BoxError>()?.downcast_ref())
+}
+
 fn kind_of<B: 'static, E: 'static>(error: &E) -> Option<HttpErrorKind> {
-    (error as &dyn Any).downcast_ref::<HttpError<B>>().map(HttpError::kind)
+    of_ours::<B, E>(error).map(HttpError::kind)
 }
 
 /// Whether an error of this kind says nothing of the instance.
@@ -115,7 +126,7 @@ fn is_blameless(kind: HttpErrorKind) -> bool {
 
 /// The request that an error of our own endpoints gives back.
 fn take_back<B: 'static, E: 'static>(error: &E) -> Option<Request<B>> {
-    let error = (error as &dyn Any).downcast_ref::<HttpError<B>>()?;
+    let error = of_ours::<B, E>(error)?;
     error.is_unsent().then(|| error.take_request()).flatten()
 }
 
@@ -156,7 +167,8 @@ where
     fn follow(&self, mut response: Response<R>, mut call: Completion<K>) -> Self::Response {
         mark(&mut response, call.endpoint());
         call.tell(self.judge.judge(Ok(&response)));
-        response.map(|body| Tracked::new(body, call, None))
+        let fault = response.extensions_mut().remove();
+        response.map(|body| Tracked::new(body, call, None, fault))
     }
 
     fn failed(&self, error: &E) -> Outcome {
@@ -229,7 +241,8 @@ where
             expected: outcome.is_none(),
             is_blameless: |error| kind_of::<B, R::Error>(error).is_some_and(is_blameless),
         };
-        response.map(|body| Tracked::new(body, call, Some(grpc)))
+        let fault = response.extensions_mut().remove();
+        response.map(|body| Tracked::new(body, call, Some(grpc), fault))
     }
 
     fn failed(&self, error: &E) -> Outcome {
@@ -252,6 +265,8 @@ pin_project! {
         // Until the end.
         call: Option<Completion<K>>,
         grpc: Option<InTrailers<B::Error>>,
+        // Whether it is the request that fails it.
+        fault: Option<OwnFault>,
     }
 }
 
@@ -264,8 +279,13 @@ struct InTrailers<E> {
 }
 
 impl<B: Body, K: 'static> Tracked<B, K> {
-    fn new(body: B, call: Completion<K>, grpc: Option<InTrailers<B::Error>>) -> Self {
-        let mut tracked = Self { body, call: Some(call), grpc };
+    fn new(
+        body: B,
+        call: Completion<K>,
+        grpc: Option<InTrailers<B::Error>>,
+        fault: Option<OwnFault>,
+    ) -> Self {
+        let mut tracked = Self { body, call: Some(call), grpc, fault };
         // Nobody reads a body that is none.
         if tracked.body.is_end_stream() {
             tracked.end();
@@ -274,7 +294,7 @@ impl<B: Body, K: 'static> Tracked<B, K> {
     }
 
     fn over(body: B) -> Self {
-        Self { body, call: None, grpc: None }
+        Self { body, call: None, grpc: None, fault: None }
     }
 
     fn end(&mut self) {
@@ -306,9 +326,10 @@ impl<B: Body, K: 'static> Body for Tracked<B, K> {
         match &frame {
             None => end(this.call, this.grpc.as_ref()),
             Some(Err(error)) => {
-                let is_blameless = this.grpc.as_ref().map(|grpc| grpc.is_blameless);
-                let ignored = is_blameless.is_some_and(|is_blameless| is_blameless(error));
-                call.tell(if ignored { Outcome::Ignore } else { Outcome::Failure });
+                // Told before, it stays what it was if it is to be ignored.
+                let own = this.fault.as_ref().is_some_and(OwnFault::is_so)
+                    || this.grpc.as_ref().is_some_and(|grpc| (grpc.is_blameless)(error));
+                call.tell(if own { Outcome::Ignore } else { Outcome::Failure });
                 *this.call = None;
             }
             Some(Ok(frame)) => {

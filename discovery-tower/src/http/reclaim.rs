@@ -27,6 +27,33 @@ enum State<B> {
     Failed(String),
 }
 
+/// Tells who reads a response whether its request has failed by its own body meanwhile, which ends the
+/// response too: an extension of the response, on its way to a balancer.
+#[derive(Clone)]
+pub(super) struct OwnFault(Arc<dyn Fails>);
+
+trait Fails: Send + Sync {
+    fn has_failed(&self) -> bool;
+}
+
+impl<B: Send> Fails for Mutex<State<B>> {
+    fn has_failed(&self) -> bool {
+        matches!(*self.lock().unwrap_or_else(PoisonError::into_inner), State::Failed(_))
+    }
+}
+
+impl OwnFault {
+    pub(super) fn is_so(&self) -> bool {
+        self.0.has_failed()
+    }
+}
+
+impl fmt::Debug for OwnFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OwnFault").field(&self.is_so()).finish()
+    }
+}
+
 /// Takes the body of a [`Reclaim`] back.
 pub(super) struct Claim<B>(Slot<B>);
 
@@ -50,6 +77,14 @@ impl<B> Claim<B> {
             State::Failed(why) => Some(why.clone()),
             State::Unread(_) | State::Taken => None,
         }
+    }
+
+    /// Whether the body fails later.
+    pub(super) fn own_fault(&self) -> OwnFault
+    where
+        B: Send + 'static,
+    {
+        OwnFault(self.0.clone())
     }
 
     /// Whether nobody has begun to read the body.

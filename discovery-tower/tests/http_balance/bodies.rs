@@ -104,6 +104,32 @@ async fn a_body_that_breaks_off_makes_the_call_a_failure() {
 }
 
 #[tokio::test]
+async fn a_request_that_spoils_itself_when_its_answer_has_begun_says_nothing_of_the_instance() {
+    for version in VERSIONS {
+        // It goes on reading the request, and answers meanwhile.
+        let server = Server::start(version, |request| async move {
+            let (gate, opened) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                drop(request.into_body().collect().await);
+                gate.send(())
+            });
+            Some(reply(200, gated(data("begin "), opened, [data("end")])))
+        });
+        let servers = [server.await];
+        let (balance, watching) = plain(version, Http::new(), &servers).await;
+        let (gate, opened) = tokio::sync::oneshot::channel();
+        let broken = Err(io::Error::from(io::ErrorKind::ConnectionReset));
+        let body = gated(data("a"), opened, [broken]);
+        let response = call(&balance, super::post(body)).await.unwrap();
+        gate.send(()).unwrap();
+        let error = soon(response.into_body().collect()).await.unwrap_err();
+        assert_eq!(watching.take(), [Outcome::Success], "{error:?}");
+        let view = view(&balance, "0");
+        assert_eq!((view.pending, view.failures), (0, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_failed_does_not_fail_again_when_its_body_breaks_off() {
     for version in VERSIONS {
         let servers = [breaking(version, 500).await];

@@ -4,21 +4,25 @@
 #[allow(dead_code, reason = "other tests use more of it")]
 mod pool_server;
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_core::{MemoryRegistry, Source as _};
+use discovery_core::{Instance, InstanceKey, MemoryRegistry, Source as _};
 use discovery_test_support::slack;
-use discovery_tower::balance::{Builder, Unavailable};
+use discovery_tower::balance::{Builder, Outcome, Unavailable};
 use discovery_tower::http::{Http, HttpBalance, balance};
-use discovery_tower::{CallError, HttpVersion, Limits, PoolConfig, PooledMaker};
+use discovery_tower::{
+    CallError, HttpMaker, HttpVersion, Limits, MakeEndpoint as _, PoolConfig, PooledMaker,
+};
 use futures::{StreamExt as _, stream};
 use http::Request;
-use tower::ServiceExt as _;
+use tower::{BoxError, ServiceExt as _};
 
 use self::pool_server::Server;
 use super::server::{Body, data, frames, soon};
 use super::support::server::{refused, unresponsive};
-use super::{SECOND, VERSIONS, post, registry, served_by, text};
+use super::{SECOND, VERSIONS, Watching, avoiding, post, registry, served_by, text};
 
 fn over(registry: &MemoryRegistry, version: HttpVersion) -> HttpBalance<Body> {
     let maker = PooledMaker::with(PoolConfig::default().protocol(version));
@@ -51,6 +55,32 @@ async fn a_dead_instance_among_live_ones_costs_none_of_500_posts() {
         }
         assert_eq!(live[0].requests() + live[1].requests(), 500, "each was sent once");
     }
+}
+
+#[tokio::test]
+async fn errors_that_a_layer_has_boxed_are_read_like_others() {
+    let live = Server::start(HttpVersion::Http1).await;
+    let dead = refused();
+    let mut maker = HttpMaker::<Body>::default();
+    let boxed = move |key: &InstanceKey, instance: &Arc<Instance>| {
+        maker.make(key, instance).map_err(BoxError::from)
+    };
+    let watching = Watching::default();
+    let registry = registry([dead.as_str(), live.address.as_str()]);
+    let balance = Builder::new(registry.watch(&"orders".parse().unwrap()), boxed)
+        .protocol(Http::new())
+        .policy(watching.clone())
+        .spawn();
+    let response = soon(balance.clone().oneshot(streaming(1))).await.unwrap();
+    assert_eq!(served_by(&response), "1");
+    text(response).await;
+    let unsent = avoiding(streaming(2), &["1"]);
+    let error = soon(balance.clone().oneshot(unsent)).await.unwrap_err();
+    assert!(error.is_unsent(), "{error}");
+    watching.take();
+    let broken = post(frames([Err(io::Error::other("the disk is gone"))]));
+    let error = soon(balance.clone().oneshot(broken)).await.unwrap_err();
+    assert_eq!(watching.take(), [Outcome::Ignore], "{error}");
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ where
 {
     let (head, body) = request.into_parts();
     let (body, claim) = Reclaim::new(body);
+    let empty = body.is_end_stream();
     let mut sent = Request::from_parts(head.clone(), body);
     let form = if lease.is_http2() { Form::Http2 } else { Form::Http1 };
     let (kind, cause, source, is_closing) = match target.direct(&mut sent, form) {
@@ -125,6 +126,9 @@ where
             Some(Ok(response)) => {
                 let mut response = response.map(|body| PooledBody::new(body, lease));
                 response.extensions_mut().insert(ServedBy(target.key.clone()));
+                if !empty {
+                    response.extensions_mut().insert(claim.own_fault());
+                }
                 return Ok(response);
             }
             Some(Err(error)) => {
