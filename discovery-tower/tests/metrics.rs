@@ -19,7 +19,9 @@ use discovery_tower::http::{Http, Replay, RetryLayer};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
-use metrics::LocalRecorderGuard;
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, LocalRecorderGuard, Metadata, SharedString, Unit,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -547,4 +549,46 @@ async fn a_failure_whose_body_breaks_off_is_one_failure() {
     let told =
         |outcome| figure(&recorder, "calls_total", &[("service", "broken"), ("outcome", outcome)]);
     assert_eq!((told("failure"), told("success")), (Some(3.0), Some(0.0)));
+}
+
+/// Panics whatever it is told.
+struct Faulty;
+
+impl metrics::Recorder for Faulty {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        panic!("the recorder was told to panic")
+    }
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        panic!("the recorder was told to panic")
+    }
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        panic!("the recorder was told to panic")
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        panic!("the recorder was told to panic")
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_is_no_concern_of_the_balancer() {
+    let _here = metrics::set_default_local_recorder(&Faulty);
+    let (tell, changes) = unbounded_channel();
+    let make = |_: &u32, _: &Arc<()>| tower::service_fn(|()| async { Ok::<_, SourceError>(()) });
+    let balance = Builder::new(UnboundedReceiverStream::new(changes), make).named("faulty").spawn();
+    for key in 0..3 {
+        tell.send(Change::Insert(key, ())).unwrap();
+        tell.send(Change::Synced).unwrap();
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(balance.endpoints().len(), key as usize + 1);
+        assert!(balance.clone().oneshot(()).await.is_ok());
+    }
 }

@@ -323,8 +323,7 @@ where
             shared.published.notify_waiters();
         }
         let (seen, status) = (&books.hub.seen, shared.status.as_ref());
-        // A recorder of figures is another's, too.
-        guarded(|| this.telling.tell(seen, now, published, books.members(), panic, status));
+        this.telling.tell(seen, now, published, books.members(), panic, status);
 
         let times = [Some(*this.sweep_at), *this.ramp_at, books.next_due(), this.telling.next()];
         let next = times.into_iter().flatten().min();
