@@ -73,7 +73,9 @@ impl Service<()> for Stub {
     }
 }
 
-async fn calls(balance: &Numbers, count: usize) {
+type Bal = Balance<usize, (), Stub, (), LeastPending>;
+
+async fn calls(balance: &Bal, count: usize) {
     for _ in 0..count {
         // Some fail.
         drop(balance.clone().oneshot(()).await);
@@ -81,7 +83,6 @@ async fn calls(balance: &Numbers, count: usize) {
     sleep(Duration::from_millis(1)).await;
 }
 
-type Numbers = Balance<usize, (), Stub, (), LeastPending>;
 type Told = tokio::sync::mpsc::UnboundedSender<Change<usize, ()>>;
 
 /// What is logged on this thread.
@@ -99,7 +100,7 @@ fn lines() -> (Lines, DefaultGuard) {
 }
 
 /// A balancer that is told what there is, who is bad, and what is logged.
-fn logged() -> (Numbers, Told, Bad, Lines, DefaultGuard) {
+fn logged() -> (Bal, Told, Bad, Lines, DefaultGuard) {
     let (lines, here) = lines();
     let bad = Bad::default();
     let (tell, changes) = unbounded_channel();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// In so many parts a window passes.
-const SLOTS: u8 = 10;
+const SLOTS: u32 = 10;
 
 /// See the module. All who share it count together.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Budget {
         Self {
             part: part.into(),
             least: f64::from(per_second) * seconds,
-            slot: window / u32::from(SLOTS),
+            slot: window / SLOTS,
             recent: Mutex::new(recent),
         }
     }
@@ -66,13 +66,15 @@ impl Budget {
     /// Takes a retry; whether there is one.
     pub(super) fn take(&self) -> bool {
         let mut recent = self.recent();
-        let sum = |of: fn(&Slot) -> u32| recent.slots.iter().map(of).map(f64::from).sum::<f64>();
+        let sum = |of: fn(&Slot) -> u32| -> f64 {
+            recent.slots.iter().map(|slot| f64::from(of(slot))).sum()
+        };
         let most = sum(|slot| slot.requests) * self.part + self.least;
         // A part such as a tenth is none that floating point has: ten requests have one retry.
         let may = sum(|slot| slot.retries) + 1.0 <= most + 1e-3;
         let at = recent.at;
         if let Some(slot) = recent.slots.get_mut(at).filter(|_| may) {
-            slot.retries += 1;
+            slot.retries = slot.retries.saturating_add(1);
         }
         may
     }
@@ -93,7 +95,7 @@ impl Budget {
     fn recent(&self) -> MutexGuard<'_, Recent> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = recent.since.elapsed().as_nanos() / self.slot.as_nanos().max(1);
-        let passed = u8::try_from(passed).unwrap_or(u8::MAX);
+        let passed = u32::try_from(passed).unwrap_or(u32::MAX);
         for _ in 0..passed.min(SLOTS) {
             recent.at = (recent.at + 1) % recent.slots.len();
             let at = recent.at;
@@ -104,7 +106,7 @@ impl Budget {
         if passed >= SLOTS {
             recent.since = Instant::now();
         } else {
-            recent.since += self.slot * u32::from(passed);
+            recent.since += self.slot * passed;
         }
         recent
     }
