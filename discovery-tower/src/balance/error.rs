@@ -45,6 +45,19 @@ pub enum CallError<K> {
         /// What a few of them failed with.
         causes: Arc<[Cause<K>]>,
     },
+    /// The [deadline](super::Protocol::deadline) of the request passed before an endpoint could have it.
+    Deadline {
+        /// What it waited for: [`NotLoaded`](Self::NotLoaded) or [`Unavailable`](Self::Unavailable), as
+        /// it was then.
+        waiting: Box<CallError<K>>,
+    },
+    /// As many calls wait for an endpoint as may.
+    TooManyWaiting {
+        /// Whose endpoints they wait for.
+        service: Option<Arc<str>>,
+        /// How many may; see [`Limits`](super::Limits).
+        limit: usize,
+    },
     /// An endpoint was called, and this is its error; see [`downcast_ref`](Self::downcast_ref).
     Failed {
         /// The endpoint.
@@ -94,18 +107,31 @@ impl<K> CallError<K> {
         }
     }
 
-    /// The error of the endpoint that was called, if it is of this type.
+    /// The error of the endpoint that was called, if it is of this type, or the first of its
+    /// [causes](Error::source) that is.
     pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
         match self {
-            Self::Failed { error, .. } => error.downcast_ref(),
+            Self::Failed { error, .. } => find(&**error),
             _ => None,
         }
     }
 
     /// Whether the request certainly reached no endpoint.
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::NotLoaded { .. } | Self::NoEndpoints { .. } | Self::Unavailable { .. })
+        !matches!(self, Self::Failed { .. } | Self::Panicked { .. })
     }
+}
+
+/// The error if it is of this type, or the first of its causes that is.
+pub(crate) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Shares an error.
@@ -138,6 +164,11 @@ impl<K: fmt::Debug> fmt::Display for CallError<K> {
                 }
                 Ok(())
             }
+            Self::Deadline { waiting } => write!(f, "the deadline has passed: {waiting}"),
+            Self::TooManyWaiting { service, limit } => {
+                let of = Of(service.as_deref());
+                write!(f, "{limit} calls wait for the endpoints{of}, and no more may")
+            }
             Self::Failed { error, .. } => error.fmt(f),
             Self::Panicked { what } => write!(f, "the balancer's {what} panicked over this call"),
         }
@@ -150,7 +181,8 @@ impl<K: fmt::Debug> Error for CallError<K> {
             Self::NotLoaded { cause, .. } => cause.as_ref().map(|cause| cause as _),
             Self::Failed { error, .. } => error.source(),
             Self::Unavailable { causes, .. } => causes.first().map(|cause| &*cause.error as _),
-            Self::NoEndpoints { .. } | Self::Panicked { .. } => None,
+            Self::Deadline { waiting } => waiting.source(),
+            Self::NoEndpoints { .. } | Self::TooManyWaiting { .. } | Self::Panicked { .. } => None,
         }
     }
 }

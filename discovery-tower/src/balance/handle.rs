@@ -25,6 +25,7 @@ use super::settle::{Trail, settle};
 use super::shared::{Limits, Shared};
 use super::snapshot::{Panicked, Snapshot};
 use super::view::EndpointView;
+use crate::sync::atomic::AtomicUsize;
 use crate::sync::{ArcSwap, Notify};
 use crate::{KeepIf, MakeEndpoint};
 
@@ -206,6 +207,7 @@ impl<D, M, K, E, P, C> Builder<D, M, K, E, P, C> {
             hub: Arc::new(hub),
             snapshot: ArcSwap::from_pointee(Snapshot::empty(state)),
             published: Notify::new(),
+            waiting: AtomicUsize::new(0),
             name: self.name,
             status: self.status,
         });

@@ -42,11 +42,15 @@ pub use driver::{Driver, SlowStart};
 pub use ejection::{Ejection, SuccessRate};
 pub use entropy::{Entropy, Seeded};
 pub(crate) use error::Of;
+#[cfg(feature = "http")]
+pub(crate) use error::find;
 pub use error::{CallError, Cause, Unavailable};
 pub use flight::Completion;
 #[cfg(feature = "http")]
 pub(crate) use flight::guarded;
 pub use handle::{Balance, Builder};
+#[cfg(feature = "http")]
+pub(crate) use hub::later;
 pub use member::{Member, Standing};
 pub use outcome::Outcome;
 pub use policy::{Candidates, Finished, LeastPending, PeakEwma, Policy};

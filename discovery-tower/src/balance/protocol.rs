@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Outcome;
 use super::flight::Completion;
 
@@ -18,6 +20,14 @@ pub trait Protocol<Req, Res, Err, K>: Send + Sync + 'static {
     fn avoids(&self, request: &Req, key: &K) -> bool {
         let _ = (request, key);
         false
+    }
+
+    /// Until when the request has to be with an endpoint; `None` if only the
+    /// [`Limits`](super::Limits) say how long it waits. What happens to it there is the endpoint's
+    /// affair.
+    fn deadline(&self, request: &Req) -> Option<Instant> {
+        let _ = request;
+        None
     }
 
     /// What a response says of the endpoint; `None` if that is not known before its body has been read.

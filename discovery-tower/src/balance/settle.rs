@@ -21,6 +21,7 @@ use super::flight::{Endpoint, Picked, guarded};
 use super::hub::{Event, later};
 use super::member::Gate;
 use super::parts::Parts;
+use super::protocol::Protocol as _;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 
@@ -156,19 +157,26 @@ pub(crate) fn alone<T: Parts>(mut held: Held<T>) -> Settling<T> {
         let Some(endpoint) = held.picked.endpoint().cloned() else {
             return std::future::pending().await;
         };
+        let begun = Instant::now();
         let limit = endpoint.hub.limits.ready;
+        let until = guarded(|| endpoint.hub.protocol.deadline(&held.request)).flatten();
+        let late = until.is_some_and(|until| until < later(begun, limit));
+        let end = until.map_or(later(begun, limit), |until| until.min(later(begun, limit)));
         let ready = std::future::poll_fn(|cx| held.service.poll_ready(cx));
         let key = endpoint.member.key().clone();
-        match tokio::time::timeout_at(later(Instant::now(), limit), ready).await {
+        match tokio::time::timeout_at(end, ready).await {
             Ok(Ok(())) => Ok((held, Box::new(Trail::new()))),
             Ok(Err(error)) => Err(CallError::Failed { endpoint: key, error: share(error) }),
-            Err(_) => Err(CallError::Unavailable {
-                service: endpoint.hub.name(),
-                waited: limit,
-                endpoints: 1,
-                reason: Unavailable::NotReady,
-                causes: Arc::new([]),
-            }),
+            Err(_) => {
+                let error = CallError::Unavailable {
+                    service: endpoint.hub.name(),
+                    waited: begun.elapsed(),
+                    endpoints: 1,
+                    reason: Unavailable::NotReady,
+                    causes: Arc::new([]),
+                };
+                Err(if late { too_late(error) } else { error })
+            }
         }
     })
 }
@@ -180,6 +188,8 @@ async fn search<T: Parts>(
     trail: &mut Trail<T>,
 ) -> Result<Held<T>, CallError<T::Key>> {
     let begun = Instant::now();
+    let until = guarded(|| shared.hub.protocol.deadline(&request))
+        .ok_or(CallError::Panicked { what: "protocol" })?;
     let mut waits = None;
     let mut waiting: FuturesUnordered<Readying<T>> = trail.first.take().into_iter().collect();
     loop {
@@ -231,11 +241,19 @@ async fn search<T: Parts>(
         } else {
             shared.hub.limits.ready
         };
-        let deadline = later(begun, limit);
+        let limit = later(begun, limit);
+        let deadline = until.map_or(limit, |until| until.min(limit));
         if Instant::now() >= deadline {
-            return Err(nobody(shared, &snapshot, &request, trail, begun));
+            let error = nobody(shared, &snapshot, &request, trail, begun);
+            return Err(if deadline < limit { too_late(error) } else { error });
         }
-        waits.get_or_insert_with(|| shared.hub.seen.waits());
+        if waits.is_none() {
+            let full = || CallError::TooManyWaiting {
+                service: shared.name.clone(),
+                limit: shared.hub.limits.waiting,
+            };
+            waits = Some((shared.queue().ok_or_else(full)?, shared.hub.seen.waits()));
+        }
         tokio::select! {
             biased;
             Some((endpoint, ready)) = waiting.next(), if !waiting.is_empty() => match ready {
@@ -251,6 +269,17 @@ async fn search<T: Parts>(
             () = published => {}
             () = sleep_until(deadline) => {}
         }
+    }
+}
+
+/// What a call that may wait no longer has waited for.
+fn too_late<K>(error: CallError<K>) -> CallError<K> {
+    match error {
+        CallError::NotLoaded { .. } | CallError::Unavailable { .. } => {
+            CallError::Deadline { waiting: Box::new(error) }
+        }
+        // There is nothing to wait for.
+        error => error,
     }
 }
 

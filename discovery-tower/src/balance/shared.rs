@@ -8,9 +8,11 @@ use discovery_core::StatusReader;
 use super::hub::Hub;
 use super::parts::Parts;
 use super::snapshot::Snapshot;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Notify};
 
-/// How long a call waits for an endpoint to be sent to. All count from the start of the call.
+/// How long a call waits for an endpoint to be sent to, and how many do. All times count from the start
+/// of the call.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -28,12 +30,15 @@ pub struct Limits {
     pub ready: Duration,
     /// While all have failed and are tried again now and then: 1 s.
     pub failed: Duration,
+    /// How many calls wait at a time at most; one more is refused with
+    /// [`TooManyWaiting`](super::CallError::TooManyWaiting). No limit of its own.
+    pub waiting: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let (load, ready) = (Duration::from_secs(5), Duration::from_secs(5));
-        Self { load, ready, failed: Duration::from_secs(1) }
+        Self { load, ready, failed: Duration::from_secs(1), waiting: usize::MAX }
     }
 }
 
@@ -55,6 +60,12 @@ impl Limits {
     pub fn failed(self, failed: Duration) -> Self {
         Self { failed, ..self }
     }
+
+    /// Sets how many calls wait at a time at most. With 0, none does.
+    #[must_use]
+    pub fn waiting(self, waiting: usize) -> Self {
+        Self { waiting, ..self }
+    }
 }
 
 /// What all handles of a balancer share.
@@ -63,8 +74,27 @@ pub(crate) struct Shared<T: Parts> {
     pub(crate) snapshot: ArcSwap<Snapshot<T>>,
     /// Told of each publication.
     pub(crate) published: Notify,
+    /// How many calls wait.
+    pub(crate) waiting: AtomicUsize,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) status: Option<StatusReader>,
+}
+
+impl<T: Parts> Shared<T> {
+    /// A place among the calls that wait, if there is one.
+    pub(crate) fn queue(&self) -> Option<Queued<'_>> {
+        let queued = Queued(&self.waiting);
+        (self.waiting.fetch_add(1, Ordering::Relaxed) < self.hub.limits.waiting).then_some(queued)
+    }
+}
+
+/// A call that waits. Dropped, it waits no longer.
+pub(crate) struct Queued<'a>(&'a AtomicUsize);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<T: Parts> Drop for Shared<T> {

@@ -130,7 +130,7 @@ impl AtInstance {
     pub(super) fn too_slow(&self) -> HttpError<Sent> {
         let time = self.call.limit().map(|limit| limit.time).unwrap_or_default();
         let cause = format!("the deadline of {time:?} has passed");
-        HttpError::new(self.target.clone(), HttpErrorKind::Deadline, cause, None, None)
+        HttpError::new(self.target.clone(), HttpErrorKind::Timeout, cause, None, None)
     }
 }
 

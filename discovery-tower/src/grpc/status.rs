@@ -59,7 +59,7 @@ fn code_of(error: &CallError<InstanceKey>) -> Code {
         return Code::Unavailable;
     }
     match error.downcast_ref::<HttpError<Sent>>().map(HttpError::kind) {
-        Some(HttpErrorKind::Deadline) => Code::DeadlineExceeded,
+        Some(HttpErrorKind::Timeout) => Code::DeadlineExceeded,
         Some(HttpErrorKind::Request | HttpErrorKind::Other) | None => Code::Internal,
         // No connection, or none any more.
         Some(_) => Code::Unavailable,
@@ -76,8 +76,10 @@ impl CallFailure for Status {
         }
     }
 
-    fn kind<B: Send + 'static>(&self) -> Option<HttpErrorKind> {
-        self.failure()?.downcast_ref::<HttpError<Sent>>().map(HttpError::kind)
+    fn kind(&self) -> Option<HttpErrorKind> {
+        let kind = self.failure()?.downcast_ref::<HttpError<Sent>>().map(HttpError::kind);
+        // The time that was over is that of the call, not of an attempt.
+        kind.filter(|kind| *kind != HttpErrorKind::Timeout)
     }
 
     fn answered(&self) -> Option<(&InstanceKey, bool)> {

@@ -7,6 +7,7 @@ use hyper_util::client::legacy;
 
 use super::connect::TooSlow;
 use super::error::HttpErrorKind;
+use crate::balance::find;
 
 /// Tells what an error of hyper-util's client means, and says it in plain words.
 pub(super) fn of_client(error: &legacy::Error) -> (HttpErrorKind, String) {
@@ -106,10 +107,6 @@ fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
         (**error).source()
     }
     std::iter::successors(Some(error), next)
-}
-
-pub(super) fn find<T: Error + 'static>(error: Cause<'_>) -> Option<&T> {
-    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// The causes, each that says more than the one before; of an error that has any, itself not.

@@ -8,6 +8,7 @@ use ::http::Request;
 use discovery_core::{Address, InstanceKey};
 
 use super::target::Target;
+use crate::balance::find;
 
 /// A request that has no response, the instance, and the cause.
 ///
@@ -17,11 +18,18 @@ pub struct HttpError<B>(Arc<Inner<B>>);
 
 struct Inner<B> {
     target: Arc<Target>,
+    fault: HttpFault,
+    request: Mutex<Option<Request<B>>>,
+}
+
+/// What went wrong, whatever the request was made of: the [source](Error::source) of an [`HttpError`], by
+/// which its kind is found in any error that it is a cause of; see [`HttpErrorKind::of`].
+#[derive(Debug)]
+pub struct HttpFault {
     kind: HttpErrorKind,
     /// Plain words.
     cause: String,
     source: Option<Source>,
-    request: Mutex<Option<Request<B>>>,
 }
 
 /// The error of a layer below; one failure may be told to several requests.
@@ -45,14 +53,56 @@ pub enum HttpErrorKind {
     /// The connection was reset or closed before the head of the response. The instance may have
     /// acted on the request.
     Reset,
+    /// The [deadline](super::Deadline) of the request passed while the instance had it. The instance may
+    /// have acted on it.
+    Timeout,
+    /// The [deadline](super::Deadline) of the request had passed before it was sent.
+    Expired,
     /// The request's own fault: its body failed, or it asks for what no instance can do, such as
     /// CONNECT. The instance may have acted on what came of it.
     Request,
-    /// The time that the request had was over before all of the response was there. The instance may
-    /// have acted on the request.
-    Deadline,
     /// Anything else, such as a response that is not HTTP. The instance may have acted on the request.
     Other,
+}
+
+impl HttpErrorKind {
+    /// The kind of the [`HttpError`] that this error is, or that is among its causes, whatever its
+    /// request was made of.
+    pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        find::<HttpFault>(error).map(HttpFault::kind)
+    }
+
+    /// Whether an instance certainly did not act on a request that failed so.
+    pub fn is_unsent(self) -> bool {
+        match self {
+            Self::Connect
+            | Self::ConnectTimeout
+            | Self::Returned
+            | Self::Avoided
+            | Self::Unsupported
+            | Self::Expired => true,
+            Self::Reset | Self::Timeout | Self::Request | Self::Other => false,
+        }
+    }
+}
+
+impl HttpFault {
+    /// What kind of error it is.
+    pub fn kind(&self) -> HttpErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for HttpFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl Error for HttpFault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
 }
 
 impl<B> HttpError<B> {
@@ -63,8 +113,8 @@ impl<B> HttpError<B> {
         source: Option<Source>,
         request: Option<Request<B>>,
     ) -> Self {
-        let cause = cause.into();
-        Self(Arc::new(Inner { target, kind, cause, source, request: Mutex::new(request) }))
+        let fault = HttpFault { kind, cause: cause.into(), source };
+        Self(Arc::new(Inner { target, fault, request: Mutex::new(request) }))
     }
 
     /// The instance.
@@ -79,36 +129,28 @@ impl<B> HttpError<B> {
 
     /// What kind of error it is.
     pub fn kind(&self) -> HttpErrorKind {
-        self.0.kind
+        self.0.fault.kind
     }
 
     /// Whether the instance certainly did not act on the request, so that it can go to another one
     /// whatever its method.
     pub fn is_unsent(&self) -> bool {
-        use HttpErrorKind as Kind;
-        match self.0.kind {
-            Kind::Connect
-            | Kind::ConnectTimeout
-            | Kind::Returned
-            | Kind::Avoided
-            | Kind::Unsupported => true,
-            Kind::Reset | Kind::Request | Kind::Deadline | Kind::Other => false,
-        }
+        self.kind().is_unsent()
     }
 
     /// Whether the instance refused the request because it is to be avoided: nobody else was ready.
     pub fn is_avoided(&self) -> bool {
-        self.0.kind == HttpErrorKind::Avoided
+        self.kind() == HttpErrorKind::Avoided
     }
 
     /// Whether the connection was reset or closed before the head of the response.
     pub fn is_reset(&self) -> bool {
-        self.0.kind == HttpErrorKind::Reset
+        self.kind() == HttpErrorKind::Reset
     }
 
     /// The cause in plain words, without the instance: `connection refused`.
     pub fn cause(&self) -> &str {
-        &self.0.cause
+        &self.0.fault.cause
     }
 
     /// The request as it was given to the endpoint, if its body was not begun to be read: always when
@@ -141,21 +183,20 @@ impl<B> fmt::Debug for HttpError<B> {
         f.debug_struct("HttpError")
             .field("key", self.key())
             .field("address", self.address())
-            .field("kind", &self.0.kind)
-            .field("cause", &self.0.cause)
-            .field("source", &self.0.source)
+            .field("kind", &self.0.fault.kind)
+            .field("cause", &self.0.fault.cause)
+            .field("source", &self.0.fault.source)
             .finish_non_exhaustive()
     }
 }
 
 impl<B> fmt::Display for HttpError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.0.kind {
+        let what = match self.kind() {
             HttpErrorKind::Connect | HttpErrorKind::ConnectTimeout => "cannot connect",
-            HttpErrorKind::Returned => "the request was not sent",
+            HttpErrorKind::Returned | HttpErrorKind::Expired => "the request was not sent",
             HttpErrorKind::Avoided | HttpErrorKind::Unsupported => "refused",
-            HttpErrorKind::Reset => "no response",
-            HttpErrorKind::Deadline => "too slow",
+            HttpErrorKind::Reset | HttpErrorKind::Timeout => "no response",
             HttpErrorKind::Request | HttpErrorKind::Other => "failed",
         };
         write!(f, "{} at {}: {what}: {}", self.key(), self.address(), self.cause())
@@ -164,6 +205,6 @@ impl<B> fmt::Display for HttpError<B> {
 
 impl<B> Error for HttpError<B> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as _)
+        Some(&self.0.fault)
     }
 }

@@ -12,6 +12,7 @@ mod budget;
 mod classify;
 pub mod client;
 mod connect;
+mod deadline;
 mod endpoint;
 mod error;
 mod maker;
@@ -31,9 +32,10 @@ use tower::BoxError;
 
 #[cfg(feature = "tonic")]
 pub(crate) use classify::of_connection;
-pub use client::{ClientBody, ClientError, ClientFuture, HttpClient, HttpClientBuilder};
+pub use client::{BodyError, ClientBody, ClientError, ClientFuture, HttpClient, HttpClientBuilder};
+pub use deadline::Deadline;
 pub use endpoint::{HttpEndpoint, HttpFuture};
-pub use error::{HttpError, HttpErrorKind};
+pub use error::{HttpError, HttpErrorKind, HttpFault};
 pub use maker::{HttpConfig, HttpMaker};
 pub use pool::{HttpVersion, PoolConfig, PooledBody, PooledEndpoint, PooledMaker};
 #[cfg(feature = "tonic")]

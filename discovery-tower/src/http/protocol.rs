@@ -14,13 +14,14 @@ use ::http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use ::http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::BoxError;
 
-use super::ServedBy;
 use super::error::{HttpError, HttpErrorKind};
 use super::reclaim::OwnFault;
+use super::{Deadline, ServedBy};
 use crate::Avoid;
-use crate::balance::{Completion, Judge, Origin, Outcome, Protocol};
+use crate::balance::{Completion, Judge, Origin, Outcome, Protocol, find};
 
 /// Calls over HTTP, judged by status code: 500, 502, 503 and 504 are failures, 429 and 503 with
 /// `retry-after` say that the instance is overloaded, and all else is a success. An error is a failure,
@@ -30,8 +31,9 @@ use crate::balance::{Completion, Judge, Origin, Outcome, Protocol};
 /// it is the request's body that failed. A connection that was upgraded (101) is none of its calls any more.
 ///
 /// A request that certainly was not sent goes to another instance. One with the extension [`Avoid`]
-/// keeps away from the instances in it, and a response has the extension [`ServedBy`]. With keys of
-/// another type than those of instances, both are of such keys: `Avoid<K>` and `ServedBy<K>`.
+/// keeps away from the instances in it, one with a [`Deadline`] waits no longer than that, and a response
+/// has the extension [`ServedBy`]. With keys of another type than those of instances, they are of such
+/// keys: `Avoid<K>` and `ServedBy<K>`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Http<J = ByStatus> {
@@ -108,26 +110,37 @@ where
     request.extensions().get::<Avoid<K>>().is_some_and(|avoid| avoid.contains(key))
 }
 
-/// The error of an endpoint of ours, also where a layer around it has boxed it.
-fn of_ours<B: 'static, E: 'static>(error: &E) -> Option<&HttpError<B>> {
+/// The error of our own endpoints, if it is that or a cause of it: layers between them and the balancer
+/// make it a boxed one.
+fn ours<B: 'static, E: 'static>(error: &E) -> Option<&HttpError<B>> {
     let error = error as &dyn Any;
-    error.downcast_ref().or_else(|| error.downcast_ref::<BoxError>()?.downcast_ref())
+    if let Some(error) = error.downcast_ref::<HttpError<B>>() {
+        return Some(error);
+    }
+    find(&**error.downcast_ref::<BoxError>()?)
 }
 
 fn kind_of<B: 'static, E: 'static>(error: &E) -> Option<HttpErrorKind> {
-    of_ours::<B, E>(error).map(HttpError::kind)
+    ours::<B, E>(error).map(HttpError::kind)
+}
+
+/// Until when the request has time.
+fn deadline<B>(request: &Request<B>) -> Option<Instant> {
+    request.extensions().get::<Deadline>().map(Deadline::instant)
 }
 
 /// Whether an error of this kind says nothing of the instance.
 fn is_blameless(kind: HttpErrorKind) -> bool {
     use HttpErrorKind as Kind;
-    matches!(kind, Kind::Returned | Kind::Avoided | Kind::Request)
+    matches!(kind, Kind::Returned | Kind::Avoided | Kind::Expired | Kind::Request)
 }
 
 /// The request that an error of our own endpoints gives back.
 fn take_back<B: 'static, E: 'static>(error: &E) -> Option<Request<B>> {
-    let error = of_ours::<B, E>(error)?;
-    error.is_unsent().then(|| error.take_request()).flatten()
+    let error = ours::<B, E>(error)?;
+    // What is too late here is too late elsewhere.
+    let goes_on = error.is_unsent() && error.kind() != HttpErrorKind::Expired;
+    goes_on.then(|| error.take_request()).flatten()
 }
 
 /// Says who served.
@@ -153,6 +166,10 @@ where
 
     fn avoids(&self, request: &Request<B>, key: &K) -> bool {
         avoids(request, key)
+    }
+
+    fn deadline(&self, request: &Request<B>) -> Option<Instant> {
+        deadline(request)
     }
 
     fn outcome(&self, _: &Response<R>) -> Option<Outcome> {
@@ -217,6 +234,10 @@ where
 
     fn avoids(&self, request: &Request<B>, key: &K) -> bool {
         avoids(request, key)
+    }
+
+    fn deadline(&self, request: &Request<B>) -> Option<Instant> {
+        deadline(request)
     }
 
     fn outcome(&self, _: &Response<R>) -> Option<Outcome> {
@@ -299,6 +320,13 @@ impl<B: Body, K: 'static> Tracked<B, K> {
 
     fn end(&mut self) {
         end(&mut self.call, self.grpc.as_ref());
+    }
+
+    /// The instance does not go on with it.
+    pub(super) fn fail(&mut self) {
+        if let Some(mut call) = self.call.take() {
+            call.tell(Outcome::Failure);
+        }
     }
 }
 

@@ -20,11 +20,11 @@ use discovery_core::InstanceKey;
 use http_body::Body;
 use tower::{BoxError, Layer, Service};
 
-use super::ServedBy;
 use super::budget::Budget;
-use super::error::{HttpError, HttpErrorKind};
+use super::error::{HttpErrorKind, HttpFault};
 use super::protocol::is_unavailable;
 use super::replay::Replay;
+use super::{Deadline, ServedBy};
 use crate::Avoid;
 use crate::balance::{CallError, guarded, observe};
 
@@ -67,9 +67,14 @@ impl RetryLayer {
     /// Up to `retries` further instances are tried. Beside what they are for one request, retries may
     /// be a fifth of all requests of the last 10 s, and 10 a second.
     ///
-    /// GET, HEAD, OPTIONS, PUT and DELETE are tried again when the connection was lost before the head
-    /// of the response, and on 500, 502, 503 and 504, if their body is empty or not more than 64 kB of
-    /// it have passed. What else may be repeated is said by [`repeating`](Self::repeating).
+    /// GET, HEAD, OPTIONS, PUT and DELETE are tried again when the connection was lost, or the time of the
+    /// attempt was over, before the head of the response, and on 500, 502, 503 and 504, if their body is
+    /// empty or not more than 64 kB of it have passed. What else may be repeated is said by
+    /// [`repeating`](Self::repeating).
+    ///
+    /// A time limit of the service that this is put around, such as
+    /// [`HttpClientBuilder::timeout`](super::HttpClientBuilder::timeout), is one for each attempt. A
+    /// [`Deadline`] of the request is one for all of them, and so is a time limit around this.
     pub fn new(retries: u32) -> Self {
         observe::describe();
         let budget = Budget::new(Duration::from_secs(10), 10, 0.2);
@@ -158,10 +163,9 @@ pub trait CallFailure: From<CallError<InstanceKey>> {
     /// What the balancer said, if it was asked.
     fn failure(&self) -> Option<&CallError<InstanceKey>>;
 
-    /// What kind of error the instance's was, if it is one of connections; `B` is the body that
-    /// [`Retry`] sends.
-    fn kind<B: Send + 'static>(&self) -> Option<HttpErrorKind> {
-        self.failure()?.downcast_ref::<HttpError<B>>().map(HttpError::kind)
+    /// What kind of error the instance's was, if it is one of connections.
+    fn kind(&self) -> Option<HttpErrorKind> {
+        self.failure()?.downcast_ref::<HttpFault>().map(HttpFault::kind)
     }
 
     /// Where an answer can be an error, the instance that gave it, and whether another one may do better.
@@ -304,9 +308,10 @@ where
         result: &mut Result<Response<R>, E>,
     ) -> Option<Ready<()>> {
         let failure = result.as_ref().err().and_then(CallFailure::failure);
+        let kind = result.as_ref().err().and_then(CallFailure::kind);
         let last = self.last.take();
-        if failure.is_some_and(CallError::is_unsent) {
-            // Nobody is left to try.
+        if failure.is_some_and(CallError::is_unsent) || kind == Some(HttpErrorKind::Expired) {
+            // Nobody is left to try, or no time.
             if let Some((last, again)) = last {
                 again.undo();
                 *result = last;
@@ -322,7 +327,6 @@ where
                 (by, is_trouble(response))
             }
             Err(error) => {
-                let kind = error.kind::<Replay<B>>();
                 if kind == Some(HttpErrorKind::Request)
                     && let Some((last, _)) = last
                 {
@@ -330,15 +334,17 @@ where
                     *result = last;
                     return None;
                 }
+                let lost = matches!(kind, Some(HttpErrorKind::Reset | HttpErrorKind::Timeout));
                 match error.answered() {
                     Some((endpoint, again)) => (Some(endpoint), again),
-                    None => {
-                        (failure.and_then(CallError::endpoint), kind == Some(HttpErrorKind::Reset))
-                    }
+                    None => (failure.and_then(CallError::endpoint), lost),
                 }
             }
         };
         if !again || !whole || !self.repeatable || self.made > self.layer.retries {
+            return None;
+        }
+        if request.extensions().get::<Deadline>().is_some_and(Deadline::has_passed) {
             return None;
         }
         drop(last);

@@ -6,6 +6,7 @@ mod bodies;
 mod grpc;
 mod http_outcomes;
 mod keys;
+mod layered;
 mod retry;
 mod retry_bodies;
 mod server;

@@ -4,9 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deadlines;
 mod hosts;
 mod life;
+mod limits;
 mod names;
+mod raw;
 mod requests;
 #[allow(dead_code, reason = "it does more than is asked of it here")]
 #[path = "../pool/server.rs"]
@@ -14,6 +17,7 @@ mod server;
 mod spawned;
 #[cfg(feature = "tls")]
 mod tls;
+mod wrong;
 
 use std::convert::Infallible;
 use std::sync::Arc;

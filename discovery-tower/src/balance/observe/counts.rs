@@ -33,13 +33,15 @@ pub(super) enum Count {
     Weightless,
     OutOfService,
     Avoided,
+    Deadline,
+    TooManyWaiting,
     Panicked,
 }
 
 type Series = (&'static Figure, &'static str);
 
 /// What it is told as: a figure, and the value of its label.
-const SERIES: [Series; 22] = [
+const SERIES: [Series; 24] = [
     (&CALLS, "success"),
     (&CALLS, "failure"),
     (&CALLS, "ignored"),
@@ -61,6 +63,8 @@ const SERIES: [Series; 22] = [
     (&REFUSED, "weightless"),
     (&REFUSED, "out_of_service"),
     (&REFUSED, "avoided"),
+    (&REFUSED, "deadline"),
+    (&REFUSED, "too_many_waiting"),
     (&REFUSED, "panicked"),
 ];
 

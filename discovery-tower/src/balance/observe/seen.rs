@@ -113,6 +113,8 @@ impl Seen {
                 Unavailable::OutOfService => Count::OutOfService,
                 Unavailable::Avoided => Count::Avoided,
             },
+            CallError::Deadline { .. } => Count::Deadline,
+            CallError::TooManyWaiting { .. } => Count::TooManyWaiting,
             CallError::Panicked { .. } => Count::Panicked,
             // It was sent.
             CallError::Failed { .. } => return,

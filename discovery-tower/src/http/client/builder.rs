@@ -20,6 +20,8 @@ use crate::http::{Http, HttpBalance, PoolConfig, PooledMaker};
 #[derive(Clone)]
 pub struct HttpClientBuilder {
     pub(super) making: Making,
+    pub(super) timeout: Option<Duration>,
+    pub(super) body_idle: Option<Duration>,
     pub(super) idle: Duration,
     pub(super) max_services: usize,
     pub(super) max_hosts: usize,
@@ -53,6 +55,8 @@ impl HttpClientBuilder {
                 ejection: Ejection::default(),
                 slow_start: SlowStart::default(),
             },
+            timeout: None,
+            body_idle: None,
             idle: Duration::from_secs(600),
             max_services: 4096,
             max_hosts: 256,
@@ -76,11 +80,27 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Sets how long calls wait for an instance.
+    /// Sets how long calls wait for an instance, and how many of each service do at a time.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.making.limits = limits;
         self
+    }
+
+    /// Sets how long a call may take up to the head of the response, waiting for an instance included: no
+    /// limit of its own. A request with a [`Deadline`](crate::http::Deadline) has the earlier of the two;
+    /// that says what errors there are. In a [`RetryLayer`](crate::http::RetryLayer) this is for each
+    /// attempt.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Sets for how long nothing of the body of a response may come while it is waited for: no limit of
+    /// its own. It ends with [`BodyError::Idle`](super::BodyError::Idle) then.
+    #[must_use]
+    pub fn body_idle(self, body_idle: Duration) -> Self {
+        Self { body_idle: Some(body_idle), ..self }
     }
 
     /// Sets when instances that fail are left out.
@@ -202,6 +222,8 @@ impl fmt::Debug for HttpClientBuilder {
         f.debug_struct("HttpClientBuilder")
             .field("pool", &self.making.pool())
             .field("limits", &self.making.limits)
+            .field("timeout", &self.timeout)
+            .field("body_idle", &self.body_idle)
             .field("idle", &self.idle)
             .field("max_services", &self.max_services)
             .field("max_hosts", &self.max_hosts)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use discovery_core::{InstanceKey, Invalid};
 
 use crate::balance::CallError;
-use crate::http::CallFailure;
+use crate::http::{CallFailure, HttpErrorKind, HttpFault};
 
 /// Why a request through an [`HttpClient`](super::HttpClient) has no response. Cloneable, and none is
 /// final.
@@ -74,9 +74,24 @@ impl ClientError {
         self.failure()?.downcast_ref()
     }
 
-    /// Whether the request certainly reached no instance.
+    /// What kind of error that of the instance is that was called, whatever the request was made of and
+    /// whatever layers it came through.
+    pub fn kind(&self) -> Option<HttpErrorKind> {
+        self.downcast_ref::<HttpFault>().map(HttpFault::kind)
+    }
+
+    /// Whether the deadline of the request passed, or the time that the client gives to a call: before an
+    /// instance could have it, or while the [one named](Self::endpoint) had it.
+    pub fn is_timeout(&self) -> bool {
+        use HttpErrorKind::{Expired, Timeout};
+        let waited = matches!(self.failure(), Some(CallError::Deadline { .. }));
+        waited || matches!(self.kind(), Some(Timeout | Expired))
+    }
+
+    /// Whether the request certainly reached no instance that acted on it.
     pub fn is_unsent(&self) -> bool {
         self.failure().is_none_or(CallError::is_unsent)
+            || self.kind().is_some_and(HttpErrorKind::is_unsent)
     }
 }
 

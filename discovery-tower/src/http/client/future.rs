@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ::http::Response;
 use discovery_core::InstanceKey;
@@ -13,7 +14,7 @@ use super::error::ClientError;
 use super::secure::LeftOut;
 use super::usage::InUse;
 use crate::balance::CallError;
-use crate::http::{PooledBody, Tracked};
+use crate::http::{FromEndpoint as _, PooledBody, Tracked};
 
 /// The response to come, up to its head. Dropping it cancels the request.
 ///
@@ -31,11 +32,13 @@ impl ClientFuture {
     pub(super) fn called(
         call: impl Future<Output = Called> + Send + 'static,
         left_out: LeftOut,
+        body_idle: Option<Duration>,
         in_use: InUse,
     ) -> Self {
         Self(Box::pin(async move {
             let response = call.await.map_err(|error| left_out.explain(error))?;
-            Ok(response.map(|body| ClientBody::new(body, in_use)))
+            let endpoint = response.endpoint().cloned();
+            Ok(response.map(|body| ClientBody::new(body, endpoint, body_idle, in_use)))
         }))
     }
 

@@ -62,6 +62,11 @@
 //! [`ServedBy`](crate::ServedBy). To try again what an instance failed, put a
 //! [`RetryLayer`](super::RetryLayer) around the client.
 //!
+//! # Time
+//! A call waits for an instance as long as the [`Limits`](crate::Limits) say, and for an answer without end.
+//! [`HttpClientBuilder::timeout`] bounds both for all calls, a [`Deadline`](crate::http::Deadline) those of
+//! one request, and [`HttpClientBuilder::body_idle`] how long a body may stand still.
+//!
 //! # The end
 //! When the last clone is dropped, the watches end and connections that are not used close; calls
 //! and bodies that are under way go on to their ends. What runs beside the calls runs on the tokio runtime
@@ -78,7 +83,7 @@ mod secure;
 mod service;
 mod usage;
 
-pub use body::ClientBody;
+pub use body::{BodyError, ClientBody};
 pub use builder::HttpClientBuilder;
 pub use error::ClientError;
 pub use future::ClientFuture;

@@ -19,7 +19,7 @@ use super::future::ClientFuture;
 use super::route::{self, Route};
 use super::secure::LeftOut;
 use super::usage::InUse;
-use crate::http::HttpBalance;
+use crate::http::{Deadline, HttpBalance};
 
 /// Sends `http://orders/v1/7` to an instance of the service `orders`. Cheap to clone; clones share the
 /// balancers and connections. See the [module](super) for what holds.
@@ -60,6 +60,8 @@ where
     /// Whether connections can be of TLS.
     tls: bool,
     pass_through: Option<PassThrough>,
+    timeout: Option<Duration>,
+    body_idle: Option<Duration>,
     idle: Duration,
     /// Drops what is not used, from the first use on.
     sweeper: OnceLock<AbortHandle>,
@@ -80,13 +82,16 @@ where
     }
 
     pub(super) fn made(builder: HttpClientBuilder) -> Self {
-        let HttpClientBuilder { making, idle, max_services, max_hosts, pass_through } = builder;
+        let HttpClientBuilder { making, idle, max_services, max_hosts, pass_through, .. } = builder;
+        let HttpClientBuilder { timeout, body_idle, .. } = builder;
         Self(Arc::new(Shared {
             services: Cache::new(max_services),
             hosts: Cache::new(max_hosts),
             tls: making.has_tls(),
             making,
             pass_through,
+            timeout,
+            body_idle,
             idle,
             sweeper: OnceLock::new(),
         }))
@@ -106,10 +111,15 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    fn call(self: Arc<Self>, request: Request<B>) -> ClientFuture {
+    fn call(self: Arc<Self>, mut request: Request<B>) -> ClientFuture {
+        if let Some(timeout) = self.timeout {
+            let ours = Deadline::within(timeout);
+            let deadline = request.extensions_mut().get_or_insert(ours);
+            *deadline = ours.min(*deadline);
+        }
         match self.balance(request.uri()) {
             Ok(((mut balance, left_out), in_use)) => {
-                ClientFuture::called(balance.call(request), left_out, in_use)
+                ClientFuture::called(balance.call(request), left_out, self.body_idle, in_use)
             }
             Err(error) => ClientFuture::refused(error),
         }

@@ -47,6 +47,9 @@ use crate::http::target::Target;
 /// that fails, and if the instance refused it before acting on it, it is
 /// [`Returned`](crate::HttpErrorKind::Returned).
 ///
+/// One with a [`Deadline`](crate::http::Deadline) is cancelled when that passes, with
+/// [`Timeout`](crate::HttpErrorKind::Timeout); if it had passed before, the request is not sent.
+///
 /// # The end
 /// When the last clone is dropped, connections that are not used close, and requests in flight finish.
 /// Dropping the future of a call cancels the request.

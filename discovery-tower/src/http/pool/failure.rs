@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tower::BoxError;
 
+use crate::balance::find;
 use crate::http::classify;
 use crate::http::error::{HttpError, HttpErrorKind, Source};
 use crate::http::target::Target;
@@ -33,7 +34,7 @@ impl Failure {
 
     /// Of an error of the step that connects, of which `limit` is the time.
     pub(super) fn of(error: BoxError, limit: Duration) -> Self {
-        let io = classify::find::<io::Error>(&*error);
+        let io = find::<io::Error>(&*error);
         if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
             return Self { source: Some(error.into()), ..Self::too_slow(limit) };
         }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use ::http::{Request, Response};
 use http_body::Body;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::BoxError;
 
 use super::body::PooledBody;
@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::lease::Lease;
 use super::reservation::Reservation;
 use super::shared::Pool;
+use crate::http::Deadline;
 use crate::http::classify;
 use crate::http::error::{HttpError, HttpErrorKind, Source};
 use crate::http::reclaim::{Claim, Reclaim};
@@ -38,7 +39,11 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn new(target: Arc<Target>, lease: Option<Lease<B>>, request: Request<B>) -> Self {
-        Self(Box::pin(send(target, lease, request)))
+        let deadline = request.extensions().get::<Deadline>().copied();
+        Self(match deadline {
+            None => Box::pin(send(target, lease, request)),
+            Some(deadline) => Box::pin(send_by(deadline, target, lease, request)),
+        })
     }
 }
 
@@ -59,6 +64,31 @@ impl<B> fmt::Debug for PooledFuture<B> {
 /// How often a request goes to another connection at most. When that happens to one request again and
 /// again, it is the instance that does not want it.
 const RESENT: usize = 3;
+
+/// Sends a request that has time until then.
+async fn send_by<B>(
+    deadline: Deadline,
+    target: Arc<Target>,
+    lease: Option<Lease<B>>,
+    request: Request<B>,
+) -> Result<Response<PooledBody>, HttpError<B>>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    if deadline.has_passed() {
+        let cause = "its deadline has passed";
+        return Err(HttpError::new(target, HttpErrorKind::Expired, cause, None, Some(request)));
+    }
+    let begun = Instant::now();
+    // That it is cancelled when the time is over is not the connection's fault.
+    let sent = timeout_at(deadline.instant(), send(target.clone(), lease, request)).await;
+    sent.unwrap_or_else(|_| {
+        let cause = format!("not within {:.1?}, when its deadline passed", begun.elapsed());
+        Err(HttpError::new(target, HttpErrorKind::Timeout, cause, None, None))
+    })
+}
 
 async fn send<B>(
     target: Arc<Target>,
