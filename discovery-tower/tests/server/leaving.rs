@@ -115,7 +115,7 @@ async fn row_32_no_request_is_lost_while_it_leaves_and_all_are_asked_to_go() {
     let mut answers = 0;
     for seen in clients.join_all().await {
         assert!(seen.failures.is_empty(), "{seen:?}");
-        assert!(seen.late > 5 && seen.goodbyes > 0, "{seen:?}");
+        assert!(seen.late > 0 && seen.goodbyes > 0, "{seen:?}");
         answers += seen.answers;
     }
     assert_eq!(running.app.requests(), answers, "whatever was seen has been answered");
