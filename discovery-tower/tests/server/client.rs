@@ -31,19 +31,25 @@ pub(crate) fn asks_to_go(response: &Response<Incoming>) -> bool {
     response.headers().get(CONNECTION).is_some_and(|value| value == "close")
 }
 
+async fn connected(address: SocketAddr) -> TokioIo<TcpStream> {
+    let stream = TcpStream::connect(address).await.expect("the connection is taken");
+    stream.set_nodelay(true).unwrap();
+    TokioIo::new(stream)
+}
+
 pub(crate) type Http1 = (http1::SendRequest<Body>, JoinHandle<()>);
 pub(crate) type Http2 = (http2::SendRequest<Body>, JoinHandle<()>);
 
 /// A connection, and the task that ends with it.
 pub(crate) async fn http1(address: SocketAddr) -> hyper::Result<Http1> {
-    let io = TokioIo::new(TcpStream::connect(address).await.expect("the connection is taken"));
+    let io = connected(address).await;
     let (sender, connection) = http1::handshake(io).await?;
     Ok((sender, tokio::spawn(async move { drop(connection.await) })))
 }
 
 /// A connection, and the task that ends with it.
 pub(crate) async fn http2(address: SocketAddr) -> hyper::Result<Http2> {
-    let io = TokioIo::new(TcpStream::connect(address).await.expect("the connection is taken"));
+    let io = connected(address).await;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
     Ok((sender, tokio::spawn(async move { drop(connection.await) })))
 }

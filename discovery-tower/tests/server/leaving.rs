@@ -102,8 +102,9 @@ async fn over_http2(address: SocketAddr, registry: Arc<MemoryRegistry>) -> Seen 
 #[tokio::test]
 async fn row_32_no_request_is_lost_while_it_leaves_and_all_are_asked_to_go() {
     let registry = Arc::new(MemoryRegistry::new());
+    let server = server().drain_for(Duration::from_secs(1));
     let threads = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let mut running = threads.spawn(Running::start(server(), registry.clone())).await.unwrap();
+    let mut running = threads.spawn(Running::start(server, registry.clone())).await.unwrap();
     shown(&registry, InstanceStatus::Up).await;
     let mut clients = JoinSet::new();
     for _ in 0..3 {
