@@ -155,6 +155,7 @@ async fn a_connection_can_become_something_else_also_while_it_drains() {
     request.headers_mut().insert(UPGRADE, "ping".parse().unwrap());
     let answer = sender.send_request(request).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(answer.headers()[CONNECTION], "upgrade");
     let mut io = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
     serving.await.unwrap().unwrap();
     io.write_all(b"ping").await.unwrap();
