@@ -11,6 +11,8 @@ use super::channel::{Channel, Shared};
 use super::endpoint::{Maker, Sent};
 use super::request::RequestBody;
 use crate::balance::{Builder, Ejection, Limits, PeakEwma, Policy, SlowStart};
+#[cfg(feature = "tls")]
+use crate::http::tls::Tls;
 use crate::http::{Grpc, HttpVersion, PoolConfig, PooledMaker, Replay, RetryLayer};
 
 /// Makes a [`Channel`].
@@ -32,10 +34,17 @@ use crate::http::{Grpc, HttpVersion, PoolConfig, PooledMaker, Replay, RetryLayer
 /// # Ok(()) }
 /// ```
 pub struct ChannelBuilder<P = PeakEwma> {
+    policy: P,
+    settings: Settings,
+}
+
+/// What does not depend on the policy.
+struct Settings {
     changes: InstanceChanges,
     service: ServiceName,
-    policy: P,
     pool: PoolConfig,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     limits: Limits,
     ejection: Ejection,
     slow_start: SlowStart,
@@ -46,17 +55,19 @@ pub struct ChannelBuilder<P = PeakEwma> {
 impl ChannelBuilder {
     /// To the service as `source` knows it.
     pub fn new(source: &(impl Source + ?Sized), service: &ServiceName) -> Self {
-        Self {
+        let settings = Settings {
             changes: source.watch(service),
             service: service.clone(),
-            policy: PeakEwma::new(),
             pool: PoolConfig::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             limits: Limits::default(),
             ejection: Ejection::default(),
             slow_start: SlowStart::default(),
             retry: RetryLayer::new(0),
             deadline: None,
-        }
+        };
+        Self { policy: PeakEwma::new(), settings }
     }
 }
 
@@ -65,51 +76,53 @@ impl<P> ChannelBuilder<P> {
     /// [`LeastPending`](crate::balance::LeastPending).
     #[must_use]
     pub fn policy<Q>(self, policy: Q) -> ChannelBuilder<Q> {
-        let Self { changes, service, pool, limits, ejection, slow_start, retry, deadline, .. } =
-            self;
-        ChannelBuilder {
-            changes,
-            service,
-            policy,
-            pool,
-            limits,
-            ejection,
-            slow_start,
-            retry,
-            deadline,
-        }
+        ChannelBuilder { policy, settings: self.settings }
     }
 
     /// Sets how connections to instances are made and kept. What is spoken is always HTTP/2.
     #[must_use]
-    pub fn pool(self, pool: PoolConfig) -> Self {
-        Self { pool, ..self }
+    pub fn pool(mut self, pool: PoolConfig) -> Self {
+        self.settings.pool = pool;
+        self
+    }
+
+    /// Has TLS: instances with `https` and `grpcs` addresses are reached. It takes the place of the pool's
+    /// [`open`](PoolConfig::open), whatever is set first.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.settings.tls = Some(tls);
+        self
     }
 
     /// Sets how long calls wait for an instance.
     #[must_use]
-    pub fn limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
     }
 
     /// Sets when instances that fail are left out.
     #[must_use]
-    pub fn ejection(self, ejection: Ejection) -> Self {
-        Self { ejection, ..self }
+    pub fn ejection(mut self, ejection: Ejection) -> Self {
+        self.settings.ejection = ejection;
+        self
     }
 
     /// Sets how an instance that is new among others comes to its share.
     #[must_use]
-    pub fn slow_start(self, slow_start: SlowStart) -> Self {
-        Self { slow_start, ..self }
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.settings.slow_start = slow_start;
+        self
     }
 
     /// Sets how long a call may take that does not say so itself, as
     /// [`set_timeout`](tonic::Request::set_timeout) does; by default as long as it likes. It holds for
     /// streams, too, from their beginning to their end.
     #[must_use]
-    pub fn deadline(self, deadline: Duration) -> Self {
-        Self { deadline: Some(deadline), ..self }
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = Some(deadline);
+        self
     }
 
     /// Tries calls again at other instances, by the rules of `layer`; all attempts share the deadline.
@@ -122,8 +135,9 @@ impl<P> ChannelBuilder<P> {
     /// head, is passed on as it comes, and the call is not tried again. So repeat calls with one answer;
     /// streams gain little by it, and may begin 100 ms later.
     #[must_use]
-    pub fn retry(self, layer: RetryLayer) -> Self {
-        Self { retry: layer, ..self }
+    pub fn retry(mut self, layer: RetryLayer) -> Self {
+        self.settings.retry = layer;
+        self
     }
 
     /// The channel. Its instances are followed and connected to from now on.
@@ -135,35 +149,47 @@ impl<P> ChannelBuilder<P> {
     where
         P: Policy<Request<Replay<RequestBody>>, InstanceKey, Instance>,
     {
-        let status = self.changes.status();
-        let maker = Maker(PooledMaker::with(self.pool.protocol(HttpVersion::Http2)));
-        let balance = Builder::new(self.changes, maker)
+        let Self { policy, settings } = self;
+        let pool = settings.pool();
+        let status = settings.changes.status();
+        let balance = Builder::new(settings.changes, Maker(PooledMaker::with(pool)))
             .protocol(Grpc::new())
-            .policy(self.policy)
-            .limits(self.limits)
-            .ejection(self.ejection)
-            .slow_start(self.slow_start)
-            .named(self.service.as_str())
+            .policy(policy)
+            .limits(settings.limits)
+            .ejection(settings.ejection)
+            .slow_start(settings.slow_start)
+            .named(settings.service.as_str())
             .status(status)
             .spawn::<_, Request<Sent>, _>();
         Channel::made(Shared {
             calls: Arc::new(balance),
-            service: self.service,
-            retry: self.retry,
-            deadline: self.deadline,
+            service: settings.service,
+            retry: settings.retry,
+            deadline: settings.deadline,
         })
+    }
+}
+
+impl Settings {
+    fn pool(&self) -> PoolConfig {
+        let pool = self.pool.clone().protocol(HttpVersion::Http2);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return pool.open(tls.clone());
+        }
+        pool
     }
 }
 
 impl<P: fmt::Debug> fmt::Debug for ChannelBuilder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelBuilder")
-            .field("service", &self.service)
             .field("policy", &self.policy)
-            .field("pool", &self.pool)
-            .field("limits", &self.limits)
-            .field("retry", &self.retry)
-            .field("deadline", &self.deadline)
+            .field("service", &self.settings.service)
+            .field("pool", &self.settings.pool)
+            .field("limits", &self.settings.limits)
+            .field("retry", &self.settings.retry)
+            .field("deadline", &self.settings.deadline)
             .finish_non_exhaustive()
     }
 }
