@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use discovery_core::{Publisher, Source};
+use discovery_core::Publisher;
 use discovery_test_support::orders::{GetRequest, ListRequest};
 use discovery_test_support::slack;
 use discovery_tower::balance::Outcome;
@@ -16,22 +16,11 @@ use tonic::Code;
 use super::raw::{data, reply, soon};
 use super::server::{Server, addresses};
 use super::{
-    Client, SECOND, doing, endpoint, get, orders, raw, registry, served_by, told, view, watched,
+    Client, SECOND, Silent, doing, endpoint, get, orders, raw, registry, served_by, told, view,
+    watched,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
-
-struct Silent(Publisher<discovery_core::InstanceKey, discovery_core::Instance>);
-
-impl Source for Silent {
-    fn watch(&self, _: &discovery_core::ServiceName) -> discovery_core::InstanceChanges {
-        self.0.subscribe()
-    }
-
-    fn watch_all(&self) -> discovery_core::InstanceChanges {
-        self.0.subscribe()
-    }
-}
 
 #[tokio::test]
 async fn a_call_that_waits_for_an_instance_ends_at_its_deadline() {

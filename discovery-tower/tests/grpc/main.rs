@@ -14,6 +14,8 @@ mod server;
 #[allow(dead_code, unreachable_pub, reason = "other tests use more of it")]
 mod sockets;
 mod statuses;
+#[cfg(feature = "tls")]
+mod tls;
 mod unsent;
 #[path = "../http_balance/watching.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
@@ -21,7 +23,9 @@ mod watching;
 
 use std::time::Duration;
 
-use discovery_core::{Instance, InstanceKey, MemoryRegistry, ServiceName};
+use discovery_core::{
+    Instance, InstanceChanges, InstanceKey, MemoryRegistry, Publisher, ServiceName, Source,
+};
 use discovery_test_support::eventually_eq;
 use discovery_test_support::orders::orders_client::OrdersClient;
 use discovery_test_support::orders::{GetRequest, Order};
@@ -66,6 +70,19 @@ async fn watched(
     let channel = set(builder).build();
     up(&channel, addresses.len()).await;
     (channel, watching)
+}
+
+/// A source that says what its publisher is told.
+struct Silent(Publisher<InstanceKey, Instance>);
+
+impl Source for Silent {
+    fn watch(&self, _: &ServiceName) -> InstanceChanges {
+        self.0.subscribe()
+    }
+
+    fn watch_all(&self) -> InstanceChanges {
+        self.0.subscribe()
+    }
 }
 
 /// Waits until so many instances are up.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use discovery_core::{Instance, MemoryRegistry, Weight};
+use discovery_core::{Instance, MemoryRegistry, Publisher, SourceError, Weight};
 use discovery_test_support::orders::{GetRequest, ListRequest, Order};
 use discovery_test_support::{eventually, eventually_eq, slack};
 use discovery_tower::balance::{Ejection, Outcome, Standing};
@@ -16,7 +16,9 @@ use tonic::{Code, Status};
 use super::raw::{self, data, empty, frames, reply, soon, trailers};
 use super::server::{Server, addresses};
 use super::sockets::{Shut, refused, shutting};
-use super::{Client, SECOND, doing, endpoint, get, order, orders, registry, up, view, watched};
+use super::{
+    Client, SECOND, Silent, doing, endpoint, get, order, orders, registry, up, view, watched,
+};
 
 const FEW: Duration = Duration::from_millis(100);
 
@@ -53,6 +55,20 @@ async fn nobody_to_send_to_is_unavailable_and_says_why() {
     assert_eq!(status.code(), Code::Unavailable);
     let words = "none of 1 endpoints of orders can be used (all have a weight of 0)";
     assert!(status.message().starts_with(words), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_source_that_does_not_load_is_unavailable_and_says_why() {
+    let mut publisher = Publisher::new();
+    publisher.trouble(SourceError::new("the registry is away"));
+    let limits = Limits::default().load(FEW);
+    let source = Silent(publisher);
+    let channel = Channel::builder(&source, &orders()).limits(limits).build();
+    let status = soon(Client::new(channel).get(get(1))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().starts_with("the endpoints of orders are not known yet"));
+    assert!(status.message().ends_with("the registry is away"), "{status:?}");
+    assert!(matches!(call_error(&status), CallError::NotLoaded { .. }));
 }
 
 #[tokio::test]
