@@ -110,6 +110,11 @@ impl Registry {
         Arc::new(self.0.clone())
     }
 
+    /// As a registrar.
+    pub fn registrar(&self) -> EtcdRegistry {
+        self.0.clone()
+    }
+
     /// Whether the format can hold the instance at all.
     ///
     /// # Errors

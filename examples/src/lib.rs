@@ -1,4 +1,5 @@
-//! What the programs `node`, `gateway` and `watch` share, and what each of them is.
+//! What the programs `node`, `gateway`, `watch`, `grpc_server` and `grpc_client` share, and what each of
+//! them is.
 //!
 //! The binaries only call [`program::main`]; everything they do is here, so that the gateway's demo
 //! can run nodes in its own process and tests can run any of it in theirs.
@@ -6,6 +7,7 @@
 pub mod etcd;
 pub mod fault;
 pub mod gateway;
+pub mod grpc;
 pub mod last_good;
 pub mod logging;
 pub mod node;
@@ -30,3 +32,7 @@ struct Reqwest;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/servers.md")]
 struct Servers;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/grpc.md")]
+struct Grpc;

@@ -61,7 +61,9 @@ pub(super) async fn hold(
     let (mut head, body) = response.into_parts();
     let mut held = Held::none(body);
     let mut length = 0;
+    // A timer alone does not stop who always has something, even if it is nothing.
     while length <= limit
+        && Instant::now() < until
         && let Some(rest) = &mut held.rest
         && let Ok(frame) = timeout_at(until, frame(rest)).await
     {

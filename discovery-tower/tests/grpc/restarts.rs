@@ -104,6 +104,54 @@ async fn none_fails_while_each_of_five_servers_is_replaced() {
     assert!(servers.iter().any(|server| server.seen.asked() > 0));
 }
 
+/// One of our own, which registers and leaves by itself.
+#[cfg(feature = "server")]
+async fn registered(
+    registry: &MemoryRegistry,
+) -> (tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    use discovery_test_support::orders::orders_server::OrdersServer;
+    use tonic::service::Routes;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let registry = registry.clone();
+    let serving = tokio::spawn(async move {
+        let routes = Routes::new(OrdersServer::new(Shop::new("own")));
+        let server = discovery_tower::Server::new(orders()).scheme("grpc");
+        let shutdown = async { drop(stopped.await) };
+        let ended = server.serve(listener, &registry, routes, shutdown).await.unwrap();
+        assert_eq!(ended.cut_off, 0);
+    });
+    (stop, serving)
+}
+
+#[cfg(feature = "server")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn none_fails_while_servers_that_register_themselves_are_replaced() {
+    let registry = MemoryRegistry::new();
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(registered(&registry).await);
+    }
+    let channel = Channel::new(&registry, &orders());
+    up(&channel, 3).await;
+    let load = Load::start(&channel, 10);
+    for (stop, serving) in servers {
+        load.goes_on(100).await;
+        let new = registered(&registry).await;
+        up(&channel, 4).await;
+        stop.send(()).unwrap();
+        serving.await.unwrap();
+        up(&channel, 3).await;
+        // Those that stay are there until the test ends.
+        drop(tokio::spawn(async move {
+            let _kept = new.0;
+            new.1.await.unwrap();
+        }));
+    }
+    load.none_failed(300).await;
+}
+
 /// What the test below runs in processes of their own. It serves where the variable says, if it is there.
 #[tokio::test]
 async fn a_server_in_a_process_of_its_own() {

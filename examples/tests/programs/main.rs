@@ -9,6 +9,7 @@ mod etcd;
 mod failures;
 mod formats;
 mod forward;
+mod grpc;
 mod node;
 mod options;
 mod retries;

@@ -21,6 +21,8 @@ use serde_json::Value;
 pub(crate) const NODE: &str = env!("CARGO_BIN_EXE_node");
 pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_gateway");
 pub(crate) const WATCH: &str = env!("CARGO_BIN_EXE_watch");
+pub(crate) const GRPC_SERVER: &str = env!("CARGO_BIN_EXE_grpc_server");
+pub(crate) const GRPC_CLIENT: &str = env!("CARGO_BIN_EXE_grpc_client");
 
 /// How long something may take that is done at once.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

@@ -1,0 +1,7 @@
+//! Calls of gRPC; see its `--help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    discovery_examples::program::main::<discovery_examples::grpc::ClientOptions>()
+}
