@@ -24,7 +24,11 @@ pub mod watch;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// So do those of the pages on reqwest and on servers.
+/// So do those of the pages for the stacks that people have.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/http-client.md")]
+struct HttpClientPage;
+
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/reqwest.md")]
 struct Reqwest;

@@ -34,7 +34,12 @@ impl Site {
         let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
         let etcd = Etcd::builder(version).tls(&cert, &key, mutual.then_some(&*ca)).start().await;
         etcd.truth().put(key_of_one(), value(1)).await.unwrap();
-        Self { authority, dir, etcd }
+        let site = Self { authority, dir, etcd };
+        // A server that begins to serve TLS while its certificate is being replaced never does.
+        let config = if mutual { site.config_with_certificate() } else { site.config() };
+        let registry = EtcdRegistry::new(config).unwrap();
+        View::new(registry.watch_all()).until_fresh(NOW_AFTER_OUTAGE).await;
+        site
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -35,6 +35,17 @@ fn strict(registry: &Counting) -> HttpClientBuilder {
     HttpClientBuilder::new(registry.source()).ejection(ejection)
 }
 
+/// The error of a call whose time is over while an instance has it: on a machine that is busy it may be
+/// over before.
+async fn taken(mut call: impl AsyncFnMut() -> ClientError) -> ClientError {
+    let timeout = async || {
+        let error = call().await;
+        assert!(error.is_timeout(), "{error:?}");
+        if error.endpoint().is_some() { Ok(error) } else { Err(error) }
+    };
+    eventually(SOON, "an instance has it", timeout).await
+}
+
 fn standing(client: &Client, id: &str) -> Standing {
     let endpoints = client.services()[0].1.endpoints();
     endpoints.iter().find(|view| view.key.id.as_str() == id).unwrap().standing
@@ -59,9 +70,10 @@ async fn an_instance_that_does_not_answer_in_time_is_named_and_let_go() {
             (&long, Some(SHORT)),
             (&plain, Some(SHORT)),
         ] {
-            let request = time.map_or_else(|| get(held), |time| by(Deadline::within(time), held));
-            let error = send(client, request).await.unwrap_err();
-            assert!(error.is_timeout() && !error.is_unsent(), "{error:?}");
+            let request =
+                || time.map_or_else(|| get(held), |time| by(Deadline::within(time), held));
+            let error = taken(async || send(client, request()).await.unwrap_err()).await;
+            assert!(!error.is_unsent(), "{error:?}");
             assert_eq!(error.endpoint().unwrap().to_string(), "orders/7");
             assert_eq!(error.kind(), Some(HttpErrorKind::Timeout));
             let text = error.to_string();
@@ -69,7 +81,7 @@ async fn an_instance_that_does_not_answer_in_time_is_named_and_let_go() {
             server.holding(0).await;
         }
         // Others go on.
-        text(send(&limited, get("http://orders/")).await.unwrap()).await;
+        text(send(&plain, get("http://orders/")).await.unwrap()).await;
     }
 }
 
@@ -86,7 +98,8 @@ async fn it_is_a_failure_of_the_instance() {
         standing(&client, "slow") == Standing::Ejected
     };
     eventually(SOON, "it is left out", left_out).await;
-    let response = send(&client, get("http://orders/held")).await.unwrap();
+    let serves = async || send(&client, get("http://orders/held")).await;
+    let response = eventually(SOON, "an answer", serves).await;
     assert_eq!(served_by(&response), "orders/quick");
 }
 
@@ -101,7 +114,7 @@ async fn what_has_no_time_left_is_not_sent_and_nobody_is_to_blame() {
         let late = by(Deadline::at(Instant::now()), "http://orders/");
         let error = send(&client, late).await.unwrap_err();
         assert!(error.is_timeout() && error.is_unsent(), "{error:?}");
-        assert!(error.to_string().contains("its deadline has passed"), "{error}");
+        assert!(error.to_string().contains(" deadline has passed"), "{error}");
     }
     assert_eq!(server.requests(), 1);
     text(send(&client, get("http://orders/")).await.unwrap()).await;
@@ -144,13 +157,16 @@ async fn before_an_instance_has_it_the_error_says_what_it_waited_for() {
     let registry = Counting::default();
     registry.insert("orders", "7", &address);
     let client: Client = HttpClientBuilder::new(registry.source()).build();
-    let request = by(Deadline::within(SHORT), "http://orders/");
-    let error = send(&client, request).await.unwrap_err();
-    let ClientError::Call(CallError::Deadline { waiting }) = &error else { panic!("{error:?}") };
-    let CallError::Unavailable { reason, endpoints: 1, .. } = **waiting else {
-        panic!("{error:?}");
+    let connecting = async || {
+        let request = by(Deadline::within(SHORT), "http://orders/");
+        let error = send(&client, request).await.unwrap_err();
+        let ClientError::Call(CallError::Deadline { waiting }) = &error else {
+            panic!("{error:?}")
+        };
+        let reason = Unavailable::NotReady;
+        matches!(&**waiting, CallError::Unavailable { reason: why, .. } if *why == reason)
     };
-    assert_eq!(reason, Unavailable::NotReady);
+    eventually(SOON, "it waits for an instance", connecting).await;
 }
 
 #[tokio::test]
@@ -169,7 +185,8 @@ async fn within_a_retry_layer_each_attempt_has_its_time() {
     let registry = Counting::default();
     registry.insert("orders", "slow", &slow.address);
     registry.insert("orders", "quick", &quick.address);
-    let client = HttpClientBuilder::new(registry.source()).timeout(SHORT).build();
+    let timeout = slack(Duration::from_millis(500));
+    let client = HttpClientBuilder::new(registry.source()).timeout(timeout).build();
     let mut client = RetryLayer::new(1).layer(client);
     let mut tried = 0;
     for _ in 0..10 {
@@ -194,11 +211,14 @@ async fn a_deadline_is_one_for_all_attempts() {
     let client = HttpClient::new(registry.source());
     let layer = RetryLayer::new(5).observed_by(|what| panic!("there is no time: {what:?}"));
     let mut client = layer.layer(client);
-    let tries = Tries::default();
-    let mut request = by(Deadline::within(SHORT), "http://orders/held");
-    request.extensions_mut().insert(tries.clone());
-    let error = client.call(request).await.unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
+    let mut tries = Tries::default();
+    let call = async || {
+        tries = Tries::default();
+        let mut request = by(Deadline::within(SHORT), "http://orders/held");
+        request.extensions_mut().insert(tries.clone());
+        client.call(request).await.unwrap_err()
+    };
+    let error = taken(call).await;
     assert_eq!(error.kind(), Some(HttpErrorKind::Timeout));
     assert!(error.downcast_ref::<HttpError<Replay<Body>>>().is_some());
     assert_eq!(tries.get(), 1);
@@ -210,24 +230,21 @@ async fn a_body_of_which_nothing_comes_is_an_error_and_a_failure_of_the_instance
         let server = Server::start(version).await;
         let registry = Counting::default();
         registry.insert("orders", "7", &server.address);
-        let client: Client = strict(&registry)
-            .pool(PoolConfig::default().protocol(version))
-            .body_idle(SHORT)
-            .build();
+        let idle = slack(Duration::from_millis(200));
+        let client: Client =
+            strict(&registry).pool(PoolConfig::default().protocol(version)).body_idle(idle).build();
         // Not while nobody reads.
         let mut response = send(&client, get("http://orders/trickle")).await.unwrap();
-        tokio::time::sleep(SHORT * 2).await;
+        tokio::time::sleep(idle * 2).await;
         let first = response.body_mut().frame().await.unwrap().unwrap();
         assert_eq!(first.into_data().unwrap(), "begin ");
-        tokio::time::sleep(SHORT * 2).await;
+        tokio::time::sleep(idle * 2).await;
         assert_eq!(standing(&client, "7"), Standing::Up);
 
         let error = response.body_mut().frame().await.unwrap().unwrap_err();
-        assert!(matches!(error, BodyError::Idle { after: SHORT, .. }), "{error:?}");
-        assert_eq!(
-            error.to_string(),
-            "the body of the response of orders/7 stopped: nothing came for 50ms"
-        );
+        assert!(matches!(error, BodyError::Idle { .. }) && error.is_timeout(), "{error:?}");
+        let words = "the body of the response of orders/7 stopped: nothing came for";
+        assert_eq!(error.to_string(), format!("{words} {idle:?}"));
         assert!(response.body_mut().frame().await.is_none());
         let left_out = async || standing(&client, "7") == Standing::Ejected;
         eventually(SOON, "it is left out", left_out).await;
@@ -239,11 +256,11 @@ async fn a_body_that_comes_slowly_but_comes_is_read_to_its_end() {
     let registry = Counting::default();
     let head = Say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
     let piece = [Pause(Duration::from_millis(200)), Say("1\r\na\r\n")];
-    let pieces = std::iter::repeat_n(piece, 8).flatten();
+    let pieces = std::iter::repeat_n(piece, 12).flatten();
     let server = Raw::start([head].into_iter().chain(pieces).chain([Say("0\r\n\r\n")])).await;
     registry.insert("orders", "7", &server.address);
-    let client: Client = strict(&registry).body_idle(slack(Duration::from_secs(1))).build();
+    let client: Client = strict(&registry).body_idle(Duration::from_secs(2)).build();
     let response = send(&client, get("http://orders/")).await.unwrap();
-    assert_eq!(text(response).await, "aaaaaaaa");
+    assert_eq!(text(response).await, "aaaaaaaaaaaa");
     assert_eq!(standing(&client, "7"), Standing::Up);
 }

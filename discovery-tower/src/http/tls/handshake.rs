@@ -70,7 +70,7 @@ pub(super) async fn handshake(
 }
 
 /// How long a verdict is waited for at least.
-const SHORT: Duration = Duration::from_millis(50);
+const SHORT: Duration = Duration::from_millis(250);
 
 /// Waits until the instance has said something.
 ///
