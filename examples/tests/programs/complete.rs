@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::support::nodes::{ids, registered, server};
+use crate::support::{AXUM_SERVER, Http, Program, SOON, request};
 use discovery_test_support::{Etcd, eventually, eventually_eq, versions};
-use serde_json::Value;
 
-use crate::support::{Http, Program, SOON, request};
-
-const AXUM_SERVER: &str = env!("CARGO_BIN_EXE_axum_server");
 const HYPER_SERVER: &str = env!("CARGO_BIN_EXE_hyper_server");
 const HTTP_CLIENT: &str = env!("CARGO_BIN_EXE_http_client");
 const REQWEST_CLIENT: &str = env!("CARGO_BIN_EXE_reqwest_client");
@@ -21,26 +19,6 @@ struct Site {
 impl Site {
     async fn start() -> Self {
         Self { etcd: Etcd::start(versions()[0]).await, http: Http::new() }
-    }
-
-    /// The instances in etcd.
-    async fn registered(&self) -> Vec<Value> {
-        let all = self.etcd.truth().range("/services/orders/").await.unwrap();
-        all.values().map(|kv| serde_json::from_slice(&kv.value).unwrap()).collect()
-    }
-
-    /// Starts a server, and waits until it is registered and up, alone of its kind: its id and address.
-    async fn server(&self, binary: &str) -> (Program, String, String) {
-        let before: BTreeSet<_> = self.registered().await.iter().map(id).collect();
-        let server =
-            Program::start_with(binary, &[] as &[&str], &[("DISCOVERY_ETCD", &self.etcd.url())]);
-        let instance = eventually(SOON, "it is registered", async || {
-            let all = self.registered().await;
-            let new = all.iter().find(|each| !before.contains(&id(each)));
-            new.filter(|new| new["status"] == "up").cloned().ok_or_else(|| server.stderr())
-        })
-        .await;
-        (server, id(&instance), instance["address"].as_str().unwrap().to_owned())
     }
 
     /// Runs a client to its end: who served it, and what it read.
@@ -68,16 +46,12 @@ impl Site {
     }
 }
 
-fn id(instance: &Value) -> String {
-    instance["id"].as_str().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn servers_of_axum_and_hyper_are_found_by_both_clients_and_leave() {
     let site = Site::start().await;
-    let (axum, axum_id, _) = site.server(AXUM_SERVER).await;
+    let (axum, axum_id, _) = server(&site.etcd, AXUM_SERVER).await;
     assert_eq!(site.clients().await, BTreeSet::from([axum_id.clone()]));
-    let (hyper, hyper_id, _) = site.server(HYPER_SERVER).await;
+    let (hyper, hyper_id, _) = server(&site.etcd, HYPER_SERVER).await;
     let mut by = BTreeSet::new();
     eventually(SOON * 2, "both serve", async || {
         by.extend(site.clients().await);
@@ -85,26 +59,25 @@ async fn servers_of_axum_and_hyper_are_found_by_both_clients_and_leave() {
     })
     .await;
     assert_eq!(axum.stop().await, Some(0), "{}", axum.stderr());
-    let left: BTreeSet<_> = site.registered().await.iter().map(id).collect();
-    assert_eq!(left, BTreeSet::from([hyper_id.clone()]));
+    assert_eq!(ids(&registered(&site.etcd).await), BTreeSet::from([hyper_id.clone()]));
     assert_eq!(site.clients().await, BTreeSet::from([hyper_id]));
     assert_eq!(hyper.stop().await, Some(0), "{}", hyper.stderr());
-    assert!(site.registered().await.is_empty());
+    assert!(registered(&site.etcd).await.is_empty());
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_well_is_out_of_service_and_comes_back() {
     let site = Site::start().await;
-    let (server, _, address) = site.server(AXUM_SERVER).await;
+    let (axum, _, address) = server(&site.etcd, AXUM_SERVER).await;
     for (open, status) in [("false", "out_of_service"), ("true", "up")] {
         let put = request(http::Method::PUT, &format!("{address}/open/{open}"), "");
         assert_eq!(site.http.send(put).await.status, 200);
         // It is asked every 5 s.
         eventually_eq(Duration::from_secs(15), "status", status.to_owned(), async || {
-            let registered = site.registered().await;
+            let registered = registered(&site.etcd).await;
             registered[0]["status"].as_str().unwrap().to_owned()
         })
         .await;
     }
-    assert_eq!(server.stop().await, Some(0));
+    assert_eq!(axum.stop().await, Some(0));
 }

@@ -13,17 +13,19 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use discovery_core::InstanceKey;
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
 use discovery_test_support::{Etcd, eventually, long, slack, versions};
 use discovery_tower::http::{ClientBody, FromEndpoint as _, RetryLayer};
+use discovery_tower::reqwest::SendThrough as _;
 use discovery_tower::{ClientError, HttpClient};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use tower::{Layer as _, Service};
+use tower::{BoxError, Layer as _, Service};
 
 use crate::support::load::Load;
-use crate::support::nodes::{gateway, ready};
-use crate::support::{Answer, Http, Program, SOON};
+use crate::support::nodes::{gateway, ready, server};
+use crate::support::{AXUM_SERVER, Answer, Http, Program, SOON};
 
 const INSTANCES: usize = 5;
 const CALLERS: usize = 64;
@@ -38,18 +40,27 @@ fn least(short: usize) -> usize {
     if long() { 100_000 } else { short }
 }
 
+/// What the instances are.
+#[derive(Clone, Copy)]
+enum Kind {
+    Node,
+    /// Another program of the examples, which makes its id.
+    Server(&'static str),
+}
+
 /// Instances of `orders`, the oldest first, and who tells of them.
 struct Site {
     etcd: Etcd,
+    kind: Kind,
     nodes: VecDeque<(String, Program)>,
     /// All there ever were.
     ids: BTreeSet<String>,
 }
 
 impl Site {
-    async fn start() -> Self {
+    async fn start(kind: Kind) -> Self {
         let etcd = Etcd::start(versions()[0]).await;
-        let mut site = Self { etcd, nodes: VecDeque::new(), ids: BTreeSet::new() };
+        let mut site = Self { etcd, kind, nodes: VecDeque::new(), ids: BTreeSet::new() };
         for _ in 0..INSTANCES {
             site.add().await;
         }
@@ -58,8 +69,16 @@ impl Site {
 
     /// One more, of a new id.
     async fn add(&mut self) {
-        let id = format!("n{}", self.ids.len());
-        let (node, _) = ready(&self.etcd, &id, &["--delay-ms=2"]).await;
+        let (node, id) = match self.kind {
+            Kind::Node => {
+                let id = format!("n{}", self.ids.len());
+                (ready(&self.etcd, &id, &["--delay-ms=2"]).await.0, id)
+            }
+            Kind::Server(binary) => {
+                let (server, id, _) = server(&self.etcd, binary).await;
+                (server, id)
+            }
+        };
         self.ids.insert(id.clone());
         self.nodes.push_back((id, node));
     }
@@ -156,26 +175,84 @@ where
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let caller = || {
-        let client = client.clone();
-        move |request| {
-            let mut client = client.clone();
-            async move {
-                let answering = async {
-                    let answer = client.call(request).await.map_err(|error| error.to_string())?;
-                    let by = answer.endpoint().map_or("", |key| key.id.as_str()).to_owned();
-                    let (mut head, body) = answer.into_parts();
-                    let by = HeaderValue::try_from(by).map_err(|error| error.to_string())?;
-                    head.headers.insert("x-served-by", by);
-                    let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
-                    Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
-                };
-                let answer = tokio::time::timeout(slack(Duration::from_secs(20)), answering).await;
-                answer.map_err(|_| "no answer in time".to_owned())?
-            }
+    let send = move |request| {
+        let mut client = client.clone();
+        async move {
+            let response = client.call(request).await.map_err(|error| error.to_string())?;
+            let by = response.endpoint().cloned();
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
+            let answer = Answer { status: head.status, headers: head.headers, body };
+            served(answer, by)
         }
     };
-    Load::through("http://orders", caller, CALLERS, RATE, methods)
+    load("http://orders", send, methods)
+}
+
+/// Callers with reqwest, of the servers of axum.
+fn by_reqwest<S, R>(client: S, methods: &'static [Method]) -> Load
+where
+    S: Service<Request<reqwest::Body>, Response = Response<R>, Error = ClientError>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    R: http_body::Body<Data = Bytes> + Send + Sync + 'static,
+    R::Error: Into<BoxError>,
+{
+    let requests = reqwest::Client::new();
+    let send = move |request: Request<Full<Bytes>>| {
+        let (client, requests) = (client.clone(), requests.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            let Ok(body) = body.collect().await;
+            let body = body.to_bytes();
+            let (request, expected) = if head.method == Method::GET {
+                let number = head.uri.path().rsplit('/').next().unwrap_or_default();
+                (
+                    requests.get(format!("http://orders/v1/{number}")),
+                    format!("order {number}").into(),
+                )
+            } else {
+                (requests.request(head.method, "http://orders/v1").body(body.clone()), body)
+            };
+            let response =
+                request.send_through(&client).await.map_err(|error| error.to_string())?;
+            let by = response.endpoint().cloned();
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = response.bytes().await.map_err(|error| format!("{error:?}"))?;
+            if body != expected {
+                return Err(format!("{status} by {by:?} says {body:?}"));
+            }
+            // In the words of a node, as it is the right one.
+            let id = by.as_ref().map(|key| key.id.to_string());
+            let body = serde_json::json!({ "path": head.uri.path(), "id": id }).to_string().into();
+            served(Answer { status, headers, body }, by)
+        }
+    };
+    load("http://orders", send, methods)
+}
+
+/// The answer as the gateway gives it, with who served it.
+fn served(mut answer: Answer, by: Option<InstanceKey>) -> Result<Answer, String> {
+    let id = by.ok_or_else(|| format!("nobody served it: {answer:?}"))?.id;
+    let id = HeaderValue::try_from(id.as_str()).map_err(|error| error.to_string())?;
+    answer.headers.insert("x-served-by", id);
+    Ok(answer)
+}
+
+/// All callers send by this.
+fn load<S, F>(url: &str, send: S, methods: &'static [Method]) -> Load
+where
+    S: Fn(Request<Full<Bytes>>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Answer, String>> + Send + 'static,
+{
+    let caller = || {
+        let send = send.clone();
+        move |request| {
+            let answer = tokio::time::timeout(slack(Duration::from_secs(20)), send(request));
+            async { answer.await.map_err(|_| "no answer in time".to_owned())? }
+        }
+    };
+    Load::through(url, caller, CALLERS, RATE, methods)
 }
 
 fn registry(site: &Site) -> EtcdRegistry {
@@ -184,7 +261,7 @@ fn registry(site: &Site) -> EtcdRegistry {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_33_through_the_gateway_while_instances_are_replaced_and_etcd_is_killed() {
-    let site = Site::start().await;
+    let site = Site::start(Kind::Node).await;
     let (gateway, load) = by_gateway(&site, GET_POST).await;
     site.replaced("gateway", load, least(6000)).await;
     assert_eq!(gateway.stop().await, Some(0));
@@ -192,15 +269,22 @@ async fn row_33_through_the_gateway_while_instances_are_replaced_and_etcd_is_kil
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_33_through_the_client_by_name_while_instances_are_replaced_and_etcd_is_killed() {
-    let site = Site::start().await;
+    let site = Site::start(Kind::Node).await;
     // Nothing is tried again here: what is asked to go is not asked any more.
     let load = by_name(HttpClient::new(registry(&site)), GET_POST);
     site.replaced("client by name", load, least(6000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_33_with_reqwest_and_axum_while_instances_are_replaced_and_etcd_is_killed() {
+    let site = Site::start(Kind::Server(AXUM_SERVER)).await;
+    let load = by_reqwest(HttpClient::new(registry(&site)), GET_POST);
+    site.replaced("reqwest and axum", load, least(6000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_28_through_the_gateway_while_instances_are_killed() {
-    let site = Site::start().await;
+    let site = Site::start(Kind::Node).await;
     let (gateway, load) = by_gateway(&site, GET_PUT).await;
     site.killed("gateway", load, least(4000)).await;
     assert_eq!(gateway.stop().await, Some(0));
@@ -208,7 +292,7 @@ async fn row_28_through_the_gateway_while_instances_are_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_28_through_the_client_by_name_while_instances_are_killed() {
-    let site = Site::start().await;
+    let site = Site::start(Kind::Node).await;
     let client = RetryLayer::new(2).layer(HttpClient::new(registry(&site)));
     let load = by_name(client, GET_PUT);
     site.killed("client by name", load, least(4000)).await;

@@ -23,6 +23,7 @@ pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_gateway");
 pub(crate) const WATCH: &str = env!("CARGO_BIN_EXE_watch");
 pub(crate) const GRPC_SERVER: &str = env!("CARGO_BIN_EXE_grpc_server");
 pub(crate) const GRPC_CLIENT: &str = env!("CARGO_BIN_EXE_grpc_client");
+pub(crate) const AXUM_SERVER: &str = env!("CARGO_BIN_EXE_axum_server");
 
 /// How long something may take that is done at once.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

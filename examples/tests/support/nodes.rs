@@ -1,11 +1,12 @@
-//! Nodes of the service `orders` and gateways, as processes, at a real etcd.
+//! Instances of the service `orders` and gateways, as processes, at a real etcd.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use discovery_test_support::{Etcd, eventually};
 use serde_json::Value;
 
-use super::{GATEWAY, Http, NODE, Program};
+use super::{GATEWAY, Http, NODE, Program, SOON};
 
 /// Starts a node.
 pub(crate) fn node(etcd: &Etcd, id: &str, args: &[&str]) -> Program {
@@ -24,6 +25,34 @@ pub(crate) async fn ready(etcd: &Etcd, id: &str, args: &[&str]) -> (Program, Str
     let key = etcd.truth().get(format!("/services/orders/{id}")).await.unwrap();
     assert!(key.is_some(), "said ready before it was in etcd");
     (node, address)
+}
+
+/// What is in etcd of `orders`.
+pub(crate) async fn registered(etcd: &Etcd) -> Vec<Value> {
+    let all = etcd.truth().range("/services/orders/").await.unwrap();
+    all.values().map(|kv| serde_json::from_slice(&kv.value).unwrap()).collect()
+}
+
+/// The ids of these.
+pub(crate) fn ids<'a>(instances: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
+    instances.into_iter().map(|each| each["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A server that says nothing and has an id of its own making: when it is in etcd and up, with its id and
+/// address. There may be none beside it that starts.
+pub(crate) async fn server(etcd: &Etcd, binary: &str) -> (Program, String, String) {
+    let before = ids(&registered(etcd).await);
+    let nothing: &[&str] = &[];
+    let server = Program::start_with(binary, nothing, &[("DISCOVERY_ETCD", &etcd.url())]);
+    let instance = eventually(SOON, "it is registered", async || {
+        let all = registered(etcd).await;
+        let mut up = all.into_iter().filter(|each| each["status"] == "up");
+        let new = up.find(|each| !before.contains(each["id"].as_str().unwrap()));
+        new.ok_or_else(|| server.stderr())
+    })
+    .await;
+    let text = |name: &str| instance[name].as_str().unwrap().to_owned();
+    (server, text("id"), text("address"))
 }
 
 /// A gateway that listens, and its address.
