@@ -15,14 +15,12 @@ use crate::http::{HttpError, HttpErrorKind, PooledBody, of_connection};
 pub(super) struct IncomingBody {
     /// Until it has failed.
     body: Option<PooledBody>,
-    /// Whether the trailers have come.
-    is_whole: bool,
     instance: AtInstance,
 }
 
 impl IncomingBody {
     pub(super) fn new(body: PooledBody, instance: AtInstance) -> Self {
-        Self { body: Some(body), is_whole: false, instance }
+        Self { body: Some(body), instance }
     }
 
     fn broken(&self, error: hyper::Error) -> HttpError<Sent> {
@@ -64,16 +62,9 @@ impl Body for IncomingBody {
             Some(Ok(frame)) if frame.is_data() && self.instance.is_late() => {
                 self.instance.too_slow()
             }
-            Some(Ok(frame)) => {
-                self.is_whole |= frame.is_trailers();
-                return Poll::Ready(Some(Ok(frame)));
-            }
             Some(Err(error)) => self.spoilt().unwrap_or_else(|| self.broken(error)),
-            // A stream that is cancelled looks as if it had ended.
-            None => match self.spoilt().filter(|_| !self.is_whole) {
-                Some(error) => error,
-                None => return Poll::Ready(None),
-            },
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            None => return Poll::Ready(None),
         };
         // What is left of it is not read by anybody.
         self.body = None;
