@@ -1,17 +1,22 @@
 //! Leaving under load: no request is lost, and everybody is asked to go elsewhere.
 
 use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_core::{InstanceStatus, MemoryRegistry};
 use discovery_test_support::eventually;
+use discovery_tower::server::Listener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{self, asks_to_go, get};
-use crate::support::{Running, SOON, only, server, shown};
+use crate::support::{App, Running, SOON, only, server, shown};
 
 /// What a client saw.
 #[derive(Debug, Default)]
@@ -152,4 +157,54 @@ async fn connections_of_http2_end_while_it_drains_and_idle_ones_of_http1_when_it
     one_ends.await.unwrap();
     assert_eq!(there(&registry), None);
     assert_eq!(running.ended().await.unwrap().cut_off, 0);
+}
+
+/// Has the connections that the test gives it.
+struct Given(mpsc::Receiver<DuplexStream>);
+
+impl Listener for Given {
+    type Io = DuplexStream;
+    type Peer = ();
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, ())> {
+        match self.0.recv().await {
+            Some(stream) => Ok((stream, ())),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(([127, 0, 0, 1], 9).into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connected_at_the_last_moment_is_answered_and_who_stays_silent_is_not_waited_for() {
+    let millis = Duration::from_millis;
+    let registry = Arc::new(MemoryRegistry::new());
+    let (give, given) = mpsc::channel(2);
+    let app = App::default();
+    let service = tower::service_fn(move |request| app.clone().answer(request));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let server = server().drain_for(millis(300));
+    let serving = tokio::spawn(server.serve(Given(given), registry.clone(), service, shutdown));
+    sleep(millis(10)).await;
+    assert_eq!(there(&registry), Some(false));
+    stop.send(()).unwrap();
+    sleep(millis(305)).await;
+    assert_eq!(there(&registry), None, "deregistered, and about to close");
+    let (mut late, other_end) = tokio::io::duplex(1024);
+    give.send(other_end).await.unwrap();
+    let (_silent, other_end) = tokio::io::duplex(1024);
+    give.send(other_end).await.unwrap();
+    let connected = Instant::now();
+    sleep(millis(30)).await;
+    late.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("whole"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(serving.await.unwrap().unwrap().cut_off, 0);
+    assert!(connected.elapsed() < millis(200), "{:?}", connected.elapsed());
 }
