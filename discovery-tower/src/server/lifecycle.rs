@@ -90,12 +90,9 @@ impl Lifecycle {
         let Some(health) = self.health.clone() else { return pending().await };
         let tell = |well| {
             let update = self.registration.update(|instance| {
-                instance.status = match (instance.status, well) {
-                    // That it will go is true however it feels.
-                    (InstanceStatus::Draining, _) => InstanceStatus::Draining,
-                    (_, true) => InstanceStatus::Up,
-                    (_, false) => InstanceStatus::OutOfService,
-                };
+                // It is no longer asked when it drains: see `run`.
+                instance.status =
+                    if well { InstanceStatus::Up } else { InstanceStatus::OutOfService };
             });
             // Only a change of the id could be refused.
             drop(update);
