@@ -5,11 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use discovery_test_support::eventually;
+use discovery_core::Source as _;
+use discovery_test_support::eventually_eq;
+use discovery_tower::PooledMaker;
+use discovery_tower::balance::{Builder, LeastPending, Standing};
+use discovery_tower::http::Http;
+use discovery_tower::reqwest::SendThrough as _;
+use reqwest::Body;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::server::{Server, soon};
-use crate::{echoing, over, requests, send};
+use crate::{echoing, registry, requests};
 
 /// Names the instances in turn, one for each time that it is asked.
 struct InTurn {
@@ -36,14 +42,23 @@ fn asked(servers: &[Server]) -> Vec<usize> {
 #[tokio::test]
 async fn each_request_is_balanced() {
     let servers = [echoing().await, echoing().await];
-    let client = over(&servers);
-    // One that is slow for a while gets less meanwhile.
-    eventually(Duration::from_secs(20), "both have had 20", async || {
-        send(&client, requests().get("http://orders/")).await.unwrap().bytes().await.unwrap();
-        let asked = asked(&servers);
-        if asked.iter().all(|asked| *asked >= 20) { Ok(()) } else { Err(asked) }
+    let registry = registry(servers.iter().map(|server| server.address.as_str()));
+    // Who is slow for a moment, as on a busy machine, gets no less by this policy.
+    let orders =
+        Builder::new(registry.watch(&"orders".parse().unwrap()), PooledMaker::<Body>::new())
+            .protocol(Http::new())
+            .policy(LeastPending::new())
+            .spawn::<_, http::Request<Body>, _>();
+    eventually_eq(Duration::from_secs(20), "instances that are up", 2, async || {
+        orders.endpoints().iter().filter(|view| view.standing == Standing::Up).count()
     })
     .await;
+    for _ in 0..100 {
+        let request = requests().get("http://orders/").send_through(&orders);
+        soon(soon(request).await.unwrap().bytes()).await.unwrap();
+    }
+    let asked = asked(&servers);
+    assert!(asked.iter().all(|asked| *asked > 20), "{asked:?}");
 }
 
 /// The pool of reqwest keeps connections by the name in the URL: it knows nothing of instances.
