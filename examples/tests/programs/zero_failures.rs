@@ -15,17 +15,21 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use discovery_core::InstanceKey;
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
+use discovery_examples::grpc::orders::orders_client::OrdersClient;
+use discovery_examples::grpc::orders::{GetRequest, Order};
 use discovery_test_support::{Etcd, eventually, long, slack, versions};
+use discovery_tower::grpc::Channel;
 use discovery_tower::http::{ClientBody, FromEndpoint as _, RetryLayer};
 use discovery_tower::reqwest::SendThrough as _;
 use discovery_tower::{ClientError, HttpClient};
-use http::{HeaderValue, Method, Request, Response};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use tower::{BoxError, Layer as _, Service};
 
 use crate::support::load::Load;
 use crate::support::nodes::{gateway, ready, server};
-use crate::support::{AXUM_SERVER, Answer, Http, Program, SOON};
+use crate::support::{AXUM_SERVER, Answer, GRPC_SERVER, Http, Program, SOON};
 
 const INSTANCES: usize = 5;
 const CALLERS: usize = 64;
@@ -35,6 +39,8 @@ const RATE: u32 = 1000;
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
 /// What may be done twice, without a body and with one.
 const GET_PUT: &[Method] = &[Method::GET, Method::PUT];
+/// The same, of gRPC: what was said to be such.
+const GET: &[Method] = &[Method::GET];
 
 fn least(short: usize) -> usize {
     if long() { 100_000 } else { short }
@@ -217,18 +223,54 @@ where
             let response =
                 request.send_through(&client).await.map_err(|error| error.to_string())?;
             let by = response.endpoint().cloned();
-            let (status, headers) = (response.status(), response.headers().clone());
+            let status = response.status();
             let body = response.bytes().await.map_err(|error| format!("{error:?}"))?;
-            if body != expected {
+            if status != StatusCode::OK || body != expected {
                 return Err(format!("{status} by {by:?} says {body:?}"));
             }
-            // In the words of a node, as it is the right one.
-            let id = by.as_ref().map(|key| key.id.to_string());
-            let body = serde_json::json!({ "path": head.uri.path(), "id": id }).to_string().into();
-            served(Answer { status, headers, body }, by)
+            served(as_of_a_node(&head.uri, by.as_ref()), by)
         }
     };
     load("http://orders", send, methods)
+}
+
+/// Callers with the client that tonic generated, of the servers of gRPC: a GET is an order asked for, and
+/// whatever has a body one that is placed, by a stream, which is never sent twice.
+fn by_grpc(channel: Channel, methods: &'static [Method]) -> Load {
+    let client = OrdersClient::new(channel);
+    let send = move |request: Request<Full<Bytes>>| {
+        let mut client = client.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let Ok(body) = body.collect().await;
+            let number = head.uri.path().rsplit('/').next().and_then(|number| number.parse().ok());
+            let number = number.unwrap_or_default();
+            let (by, is_right) = if head.method == Method::GET {
+                let order = client.get(GetRequest { number }).await.map_err(told)?;
+                (order.endpoint().cloned(), order.get_ref().number == number)
+            } else {
+                let item = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                let orders = vec![Order { number, item }; 3];
+                let placed = client.place(stream::iter(orders)).await.map_err(told)?;
+                (placed.endpoint().cloned(), placed.get_ref().count == 3)
+            };
+            if !is_right {
+                return Err(format!("{by:?} answers another request"));
+            }
+            served(as_of_a_node(&head.uri, by.as_ref()), by)
+        }
+    };
+    load("http://orders", send, methods)
+}
+
+fn told(status: tonic::Status) -> String {
+    format!("{status:?}")
+}
+
+/// What a node would have answered: whose answer is the right one.
+fn as_of_a_node(uri: &Uri, by: Option<&InstanceKey>) -> Answer {
+    let body = serde_json::json!({ "path": uri.path(), "id": by.map(|key| key.id.as_str()) });
+    Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string().into() }
 }
 
 /// The answer as the gateway gives it, with who served it.
@@ -296,4 +338,21 @@ async fn row_28_through_the_client_by_name_while_instances_are_killed() {
     let client = RetryLayer::new(2).layer(HttpClient::new(registry(&site)));
     let load = by_name(client, GET_PUT);
     site.killed("client by name", load, least(4000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_33_through_the_channel_of_grpc_while_instances_are_replaced_and_etcd_is_killed() {
+    let site = Site::start(Kind::Server(GRPC_SERVER)).await;
+    let channel = Channel::new(&registry(&site), &"orders".parse().unwrap());
+    let load = by_grpc(channel, GET_POST);
+    site.replaced("gRPC", load, least(6000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_28_through_the_channel_of_grpc_while_instances_are_killed() {
+    let site = Site::start(Kind::Server(GRPC_SERVER)).await;
+    let retry = RetryLayer::new(2).repeating(|head| head.uri.path() == "/orders.Orders/Get");
+    let channel = Channel::builder(&registry(&site), &"orders".parse().unwrap());
+    let load = by_grpc(channel.retry(retry).build(), GET);
+    site.killed("gRPC", load, least(4000)).await;
 }
