@@ -76,12 +76,6 @@ impl CallFailure for Status {
         }
     }
 
-    fn kind(&self) -> Option<HttpErrorKind> {
-        let kind = self.failure()?.downcast_ref::<HttpError<Sent>>().map(HttpError::kind);
-        // The time that was over is that of the call, not of an attempt.
-        kind.filter(|kind| *kind != HttpErrorKind::Timeout)
-    }
-
     fn answered(&self) -> Option<(&InstanceKey, bool)> {
         match ChannelError::of(self)? {
             ChannelError::Answered { endpoint } | ChannelError::NoStatus { endpoint } => {
