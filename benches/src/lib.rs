@@ -11,10 +11,12 @@ pub mod etcd;
 mod instances;
 mod report;
 mod samples;
+mod turns;
 
 pub use instances::{JSON_BYTES, VERSIONS, instance, instances, json};
 pub use report::{Report, Row, bytes, megabytes, number, percent, time};
 pub use samples::{Pairs, percentile};
+pub use turns::{Side, Turns};
 
 /// Whether the program was started by `cargo bench`. If not (`cargo test --benches`), it is enough
 /// that it runs, and numbers do not count.

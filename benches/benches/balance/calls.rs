@@ -1,13 +1,12 @@
 //! Requests one after the other on one task: ready, call, answer, end.
 
-use discovery_benches::{Report, Row, is_measuring};
+use discovery_benches::{Report, Row, Side, Turns, is_measuring};
 use discovery_tower::balance::{LeastPending, PeakEwma, Policy};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 
 use crate::floor::Floor;
 use crate::subject::{Ours, ours, requests, tower_ewma, tower_pending};
-use crate::turns::{Side, Turns};
 use crate::{Outcome, SIZES};
 
 /// Many and short: what comes in between hits few of them.

@@ -10,7 +10,6 @@ mod churn;
 mod floor;
 mod shared;
 mod subject;
-mod turns;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use discovery_benches::{Report, Row, is_measuring};
+use discovery_benches::{Report, Row, Turns, is_measuring};
 use discovery_tower::balance::LeastPending;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
@@ -12,7 +12,6 @@ use tower::{Service, ServiceExt as _};
 
 use crate::floor::Floor;
 use crate::subject::{ours, tower_pending};
-use crate::turns::Turns;
 use crate::{Outcome, SIZES};
 
 const ROUNDS: usize = 40;
