@@ -11,7 +11,7 @@ use super::call::Call;
 use super::endpoint::Sent;
 use super::error::ChannelError;
 use crate::balance::CallError;
-use crate::http::{CallFailure, FromEndpoint as _, HttpError, HttpErrorKind};
+use crate::http::{CallFailure, FromEndpoint as _, GRPC_STATUS, HttpError, HttpErrorKind};
 
 fn made(code: Code, message: impl Into<String>, source: ChannelError) -> Status {
     let mut status = Status::new(code, message);
@@ -99,6 +99,10 @@ pub(super) fn read(headers: &mut HeaderMap) -> Option<Status> {
         if !are_readable {
             headers.remove(DETAILS);
         }
+    }
+    // Of what is well, nothing else is looked at: to read it all copies the headers.
+    if headers.get(GRPC_STATUS).is_some_and(|status| status == "0") {
+        return Some(Status::new(Code::Ok, ""));
     }
     Status::from_header_map(headers)
 }
