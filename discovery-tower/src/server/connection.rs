@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, ServiceExt as _};
 
+use super::linger::Linger;
 use super::listener::Peer;
 use super::stage::{Stage, Stages};
 
@@ -62,8 +63,8 @@ where
             let mut builder = auto::Builder::new(streams.clone());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(head_within);
             builder.http2().timer(TokioTimer::new());
-            let mut connection =
-                pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+            let io = TokioIo::new(Linger::new(io, first.clone()));
+            let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
             let served = async {
                 let asked_to_go = goodbye(&stages, &first, accepted, head_within);
                 tokio::select! {
@@ -125,16 +126,21 @@ async fn goodbye(stages: &Stages, first: &First, accepted: Instant, head_within:
 
 /// The version of the connection's first request, once there was one.
 #[derive(Default)]
-struct First {
+pub(super) struct First {
     version: OnceLock<Version>,
     told: Notify,
 }
 
 impl First {
-    fn is(&self, version: Version) {
+    pub(super) fn is(&self, version: Version) {
         if self.version.get().is_none() && self.version.set(version).is_ok() {
             self.told.notify_waiters();
         }
+    }
+
+    /// What it is, if there was one already.
+    pub(super) fn known(&self) -> Option<Version> {
+        self.version.get().copied()
     }
 
     async fn version(&self) -> Version {

@@ -47,6 +47,7 @@ mod drain;
 mod error;
 mod http;
 mod lifecycle;
+mod linger;
 mod listener;
 mod member;
 mod patience;
