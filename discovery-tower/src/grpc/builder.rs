@@ -164,7 +164,7 @@ impl<P> ChannelBuilder<P> {
         Channel::made(Shared {
             calls: Arc::new(balance),
             service: settings.service,
-            retry: settings.retry.sharing_time(),
+            retry: settings.retry,
             deadline: settings.deadline,
         })
     }

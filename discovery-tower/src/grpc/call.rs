@@ -14,8 +14,6 @@ use super::deadline::Limit;
 #[derive(Debug)]
 pub(super) struct Call {
     limit: Option<Limit>,
-    /// Whether an instance has it, and is the one to keep it from taking too long.
-    is_sent: AtomicBool,
     /// Whether nobody waits for the answer any more.
     is_over: AtomicBool,
     /// Of who reads the body of the request.
@@ -28,7 +26,6 @@ impl Call {
     pub(super) fn new(limit: Option<Limit>) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            is_sent: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             sender: AtomicWaker::new(),
             fault: OnceLock::new(),
@@ -37,15 +34,6 @@ impl Call {
 
     pub(super) fn limit(&self) -> Option<Limit> {
         self.limit
-    }
-
-    /// An instance has it; or, again, none has.
-    pub(super) fn set_sent(&self, is_sent: bool) {
-        self.is_sent.store(is_sent, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_sent.load(Ordering::Relaxed)
     }
 
     /// Whether nobody waits for the answer; if somebody does, `cx` is woken when that changes.

@@ -9,7 +9,6 @@ use discovery_core::{Instance, InstanceKey};
 use http::{Request, Response};
 use tower::Service;
 
-use super::call::Call;
 use super::endpoint::{Endpoint, Sent};
 use super::held::{Followed, Held, hold};
 use crate::balance::{Balance, CallError, EndpointView, Policy};
@@ -54,17 +53,8 @@ impl Service<Request<Sent>> for Attempt {
     }
 
     fn call(&mut self, request: Request<Sent>) -> Answering<Held> {
-        let call = request.extensions().get::<Arc<Call>>().cloned();
         let (sending, limit) = (self.calls.send(request), self.limit);
-        Box::pin(async move {
-            let response = sending.await?;
-            // Until it is whole, it is the instance that keeps the caller waiting.
-            let set_sent = |is_sent| call.as_ref().map(|call| call.set_sent(is_sent));
-            set_sent(true);
-            let held = hold(response, limit).await;
-            set_sent(false);
-            held
-        })
+        Box::pin(async move { hold(sending.await?, limit).await })
     }
 }
 

@@ -1,11 +1,15 @@
 //! The time that a call has: read from the header `grpc-timeout`, and written there anew with what is
-//! left of it when the request is sent.
+//! left of it when the request is sent. In between it is a [`Deadline`] like that of any request: whoever
+//! waits for an instance or its answer keeps to it.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+use http::request::Parts;
 use tokio::time::Instant;
+
+use crate::http::Deadline;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The protocol allows no more.
@@ -20,9 +24,18 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// From now on. One that nobody lives to see is none.
-    pub(super) fn of(time: Duration) -> Option<Self> {
-        Some(Self { time, deadline: Instant::now().checked_add(time)? })
+    /// Of a request, from now on: as its header says, or else `default`, and no longer than its
+    /// [`Deadline`]. One that nobody lives to see is none.
+    pub(super) fn of(head: &Parts, default: Option<Duration>) -> Option<Self> {
+        let own = head.extensions.get::<Deadline>().map(Deadline::instant);
+        let told = read(&head.headers).or(default);
+        if own.is_none() && told.is_none() {
+            return None;
+        }
+        let now = Instant::now();
+        let told = told.and_then(|time| now.checked_add(time));
+        let deadline = told.into_iter().chain(own).min()?;
+        Some(Self { time: deadline.saturating_duration_since(now), deadline })
     }
 }
 
@@ -102,9 +115,29 @@ mod tests {
         assert_eq!(headers.len(), 1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_header_goes_before_the_default_and_the_deadline_is_never_exceeded() {
+        let seconds = Duration::from_secs;
+        let mut head = http::Request::new(()).into_parts().0;
+        let of = |head: &Parts, default| Limit::of(head, default).map(|limit| limit.time);
+        assert_eq!(of(&head, None), None);
+        head.extensions.insert(Deadline::within(seconds(5)));
+        assert_eq!(of(&head, None), Some(seconds(5)));
+        assert_eq!(of(&head, Some(seconds(2))), Some(seconds(2)));
+        assert_eq!(of(&head, Some(Duration::MAX)), Some(seconds(5)));
+        write(&mut head.headers, seconds(4));
+        assert_eq!(of(&head, Some(seconds(2))), Some(seconds(4)));
+        write(&mut head.headers, seconds(8));
+        assert_eq!(of(&head, Some(seconds(2))), Some(seconds(5)));
+        head.extensions.insert(Deadline::at(Instant::now()));
+        assert_eq!(of(&head, None), Some(Duration::ZERO));
+    }
+
     #[test]
     fn a_time_beyond_all_time_is_no_limit() {
-        assert_eq!(Limit::of(Duration::MAX), None);
-        assert_eq!(Limit::of(Duration::from_secs(1)).unwrap().time, Duration::from_secs(1));
+        let head = http::Request::new(()).into_parts().0;
+        assert_eq!(Limit::of(&head, Some(Duration::MAX)), None);
+        let second = Duration::from_secs(1);
+        assert_eq!(Limit::of(&head, Some(second)).unwrap().time, second);
     }
 }

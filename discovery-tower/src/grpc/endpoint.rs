@@ -1,13 +1,13 @@
-//! The service of one instance, with the time that calls have.
+//! The service of one instance, which is told how much time a call has left.
 //!
-//! It is the instance that is too slow when a deadline passes while it has the call. So the deadline
-//! is kept here, where its passing is an error of the instance that the balancer hears of. As long as no
-//! instance has the call, [`run`](super::run) keeps it.
+//! It is the instance that is too slow when a deadline passes while it has the call. Up to the head of the
+//! answer, that is seen by the connection, as with any request; from there on by the
+//! [body](super::incoming), whose error names the instance, too.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use discovery_core::{Instance, InstanceKey};
 use http::{Request, Response};
@@ -61,26 +61,20 @@ impl Service<Request<Sent>> for Endpoint {
 
     fn call(&mut self, mut request: Request<Sent>) -> Sending {
         let call = request.extensions().get().cloned().unwrap_or_else(|| Call::new(None));
-        let mut timer = None;
         if let Some(Limit { deadline, .. }) = call.limit() {
+            // When there is nothing left, it is not sent.
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Sending(None);
-            }
             deadline::write(request.headers_mut(), left);
-            timer = Some(Box::pin(sleep_until(deadline)));
         }
-        call.set_sent(true);
         let (head, body) = request.into_parts();
         let spare = body.resend().map(|body| Request::from_parts(head.clone(), body));
         let target = self.0.target().clone();
         let future = self.0.call(Request::from_parts(head, body));
-        Sending(Some(AtWork { future, spare, instance: AtInstance { call, target, timer } }))
+        Sending(Some(AtWork { future, spare, instance: AtInstance { call, target, timer: None } }))
     }
 }
 
-/// The response to come, up to its head. There is none when the deadline had passed before: whoever
-/// waits for this is about to see that.
+/// The response to come, up to its head. `None` when it has come.
 pub(super) struct Sending(Option<AtWork>);
 
 struct AtWork {
@@ -96,13 +90,8 @@ impl Future for Sending {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(work) = &mut self.0 else { return Poll::Pending };
-        let result = match Pin::new(&mut work.future).poll(cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending if work.instance.poll_late(cx) => Err(work.instance.too_slow()),
-            Poll::Pending => return Poll::Pending,
-        };
+        let result = ready!(Pin::new(&mut work.future).poll(cx));
         let Some(AtWork { spare, instance, .. }) = self.0.take() else { return Poll::Pending };
-        instance.call.set_sent(false);
         Poll::Ready(match result {
             Ok(response) => Ok(response.map(|body| IncomingBody::new(body, instance))),
             Err(error) => Err(error.or_with(spare.filter(|spare| spare.body().is_whole()))),
@@ -114,17 +103,20 @@ impl Future for Sending {
 pub(super) struct AtInstance {
     pub(super) call: Arc<Call>,
     pub(super) target: Arc<Target>,
+    /// Made at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl AtInstance {
     /// Whether the deadline has passed; if not, `cx` is woken when it does.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
-        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+        let Some(Limit { deadline, .. }) = self.call.limit() else { return false };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().poll(cx).is_ready()
     }
 
     pub(super) fn is_late(&self) -> bool {
-        self.timer.as_ref().is_some_and(|timer| timer.deadline() <= Instant::now())
+        self.call.limit().is_some_and(|limit| limit.deadline <= Instant::now())
     }
 
     pub(super) fn too_slow(&self) -> HttpError<Sent> {

@@ -2,9 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::time::Duration;
 
-use discovery_core::{InstanceKey, ServiceName};
+use discovery_core::InstanceKey;
 use tonic::Status;
 
 use crate::balance::CallError;
@@ -17,13 +16,6 @@ use crate::http::{FromEndpoint, ServedBy};
 pub enum ChannelError {
     /// There is no answer, or not all of it; this is why.
     Call(CallError<InstanceKey>),
-    /// The deadline passed while the call waited for an instance.
-    Deadline {
-        /// Whose instances it waited for.
-        service: ServiceName,
-        /// How long it had.
-        time: Duration,
-    },
     /// The instance answered with this status.
     Answered {
         /// The instance.
@@ -46,7 +38,6 @@ impl ChannelError {
     pub fn endpoint(&self) -> Option<&InstanceKey> {
         match self {
             Self::Call(error) => error.endpoint(),
-            Self::Deadline { .. } => None,
             Self::Answered { endpoint } | Self::NoStatus { endpoint } => Some(endpoint),
         }
     }
@@ -56,9 +47,6 @@ impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(error) => error.fmt(f),
-            Self::Deadline { service, time } => {
-                write!(f, "no instance of {service} was there for this call within {time:?}")
-            }
             Self::Answered { endpoint } => write!(f, "so answered {endpoint}"),
             Self::NoStatus { endpoint } => write!(f, "{endpoint} answered without a status"),
         }

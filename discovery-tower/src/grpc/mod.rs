@@ -14,7 +14,8 @@
 //!
 //! # Deadlines
 //! The time that a call [has](tonic::Request::set_timeout), or else that of the
-//! [channel](ChannelBuilder::deadline), is for all of it: waiting for an instance, all attempts, and the
+//! [channel](ChannelBuilder::deadline), and no more than its extension [`Deadline`](crate::http::Deadline)
+//! says, is for all of it: waiting for an instance, all attempts, and the
 //! answer up to its status. What is left of it is told to the instance. When it is over, the call ends
 //! with `DEADLINE_EXCEEDED`; if an instance has it then, that counts as a failure of the instance. With a
 //! stream, that is seen when the stream is read.

@@ -1,50 +1,49 @@
 //! One call, from the request to the head of the answer.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
-use discovery_core::InstanceKey;
+use http::request::Parts;
 use http::{Request, Response};
-use tokio::time::sleep_until;
 use tonic::Status;
 use tower::{Layer as _, Service as _};
 
 use super::call::{Call, Waiting};
 use super::calls::{Answering, Attempt};
 use super::channel::Shared;
-use super::deadline::{self, Limit};
-use super::error::ChannelError;
+use super::deadline::Limit;
 use super::held::Held;
 use super::request::RequestBody;
 use super::response::ResponseBody;
 use super::status;
-use crate::balance::CallError;
-use crate::http::{FromEndpoint as _, Replay};
+use crate::http::{Deadline, FromEndpoint as _, Replay};
 
 /// The answer to come, up to its head.
 pub(super) type Running =
     Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Status>> + Send + 'static>>;
 
 /// Begins a call. Its time runs from now on.
-pub(super) fn run(shared: &Arc<Shared>, request: Request<tonic::body::Body>) -> Running {
-    let time = deadline::read(request.headers()).or(shared.deadline);
-    let call = Call::new(time.and_then(Limit::of));
+pub(super) fn run(shared: &Shared, request: Request<tonic::body::Body>) -> Running {
+    let (mut head, body) = request.into_parts();
+    let limit = Limit::of(&head, shared.deadline);
+    if let Some(Limit { deadline, .. }) = limit {
+        head.extensions.insert(Deadline::at(deadline));
+    }
+    let call = Call::new(limit);
     let waiting = Waiting(call.clone());
-    let answering = begin(shared, request, &call);
-    let shared = shared.clone();
+    let answering = begin(shared, head, body, &call);
     Box::pin(async move {
-        let response = within(answering, &call, &shared).await?;
+        let response = answering.await.map_err(|error| status::of_call(error, &call))?;
         respond(response, waiting)
     })
 }
 
 fn begin(
     shared: &Shared,
-    request: Request<tonic::body::Body>,
+    mut head: Parts,
+    body: tonic::body::Body,
     call: &Arc<Call>,
 ) -> Answering<Held> {
-    let (mut head, body) = request.into_parts();
     head.extensions.insert(call.clone());
     let may_repeat = shared.retry.may_repeat(&head);
     let request = Request::from_parts(head, RequestBody::new(body, call.clone()));
@@ -56,33 +55,6 @@ fn begin(
     let kept = shared.retry.kept();
     let sending = shared.calls.send(request.map(|body| Replay::recorded(body, kept)));
     Box::pin(async move { Ok(sending.await?.map(Held::none)) })
-}
-
-/// Waits for an answer up to the deadline. Whether an instance that has the call keeps to it is seen
-/// where the instance is called.
-async fn within(
-    answering: Answering<Held>,
-    call: &Call,
-    shared: &Shared,
-) -> Result<Response<Held>, Status> {
-    let of_call = |result: Result<_, CallError<InstanceKey>>| {
-        result.map_err(|error| status::of_call(error, call))
-    };
-    let Some(Limit { time, deadline }) = call.limit() else { return of_call(answering.await) };
-    let mut answering = answering;
-    let mut timer = pin!(sleep_until(deadline));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(result) = answering.as_mut().poll(cx) {
-            return Poll::Ready(of_call(result));
-        }
-        let is_late = timer.is_elapsed() || timer.as_mut().poll(cx).is_ready();
-        if is_late && !call.is_sent() {
-            let service = shared.service.clone();
-            return Poll::Ready(Err(ChannelError::Deadline { service, time }.into()));
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 fn respond(

@@ -40,7 +40,6 @@ pub(super) fn of_body(error: HttpError<Sent>, call: &Call) -> Status {
 impl From<ChannelError> for Status {
     fn from(error: ChannelError) -> Self {
         let code = match &error {
-            ChannelError::Deadline { .. } => Code::DeadlineExceeded,
             ChannelError::Call(error) => code_of(error),
             ChannelError::Answered { .. } | ChannelError::NoStatus { .. } => Code::Unknown,
         };
@@ -55,11 +54,14 @@ impl From<CallError<InstanceKey>> for Status {
 }
 
 fn code_of(error: &CallError<InstanceKey>) -> Code {
+    if matches!(error, CallError::Deadline { .. }) {
+        return Code::DeadlineExceeded;
+    }
     if error.is_unsent() {
         return Code::Unavailable;
     }
     match error.downcast_ref::<HttpError<Sent>>().map(HttpError::kind) {
-        Some(HttpErrorKind::Timeout) => Code::DeadlineExceeded,
+        Some(HttpErrorKind::Timeout | HttpErrorKind::Expired) => Code::DeadlineExceeded,
         Some(HttpErrorKind::Request | HttpErrorKind::Other) | None => Code::Internal,
         // No connection, or none any more.
         Some(_) => Code::Unavailable,

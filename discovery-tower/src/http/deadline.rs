@@ -18,7 +18,7 @@ use crate::balance::later;
 ///
 /// Balancers with the protocol [`Http`](super::Http) or [`Grpc`](super::Grpc) and
 /// [pooled](super::pool) endpoints heed it, and so does [`HttpClient`](super::HttpClient). The body of the
-/// response is not meant.
+/// response is not meant, but with a [`Channel`](crate::grpc::Channel), where all of the call is.
 ///
 /// ```
 /// use std::time::Duration;

@@ -35,8 +35,6 @@ pub struct RetryLayer {
     limit: usize,
     budget: Arc<Budget>,
     repeating: Option<Repeating>,
-    /// An attempt whose time is over is tried again: others have time of their own.
-    outlives: bool,
     observer: Option<Observer>,
 }
 
@@ -81,8 +79,7 @@ impl RetryLayer {
         observe::describe();
         let budget = Budget::new(Duration::from_secs(10), 10, 0.2);
         let budget = Arc::new(budget);
-        let (limit, repeating, observer) = (64 * 1024, None, None);
-        Self { retries, limit, budget, repeating, outlives: true, observer }
+        Self { retries, limit: 64 * 1024, budget, repeating: None, observer: None }
     }
 
     /// Has requests of other methods tried again, too, of which `may` says by their head that doing them
@@ -102,12 +99,6 @@ impl RetryLayer {
         let is_repeating = |may: &Repeating| may(head);
         self.retries > 0
             && (is_repeatable(&head.method) || self.repeating.as_ref().is_some_and(is_repeating))
-    }
-
-    /// All attempts share the time of the first.
-    #[cfg(feature = "tonic")]
-    pub(crate) fn sharing_time(self) -> Self {
-        Self { outlives: false, ..self }
     }
 
     /// Up to how many bytes of a body are kept.
@@ -343,8 +334,7 @@ where
                     *result = last;
                     return None;
                 }
-                let lost = kind == Some(HttpErrorKind::Reset)
-                    || (kind == Some(HttpErrorKind::Timeout) && self.layer.outlives);
+                let lost = matches!(kind, Some(HttpErrorKind::Reset | HttpErrorKind::Timeout));
                 match error.answered() {
                     Some((endpoint, again)) => (Some(endpoint), again),
                     None => (failure.and_then(CallError::endpoint), lost),
