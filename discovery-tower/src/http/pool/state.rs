@@ -15,6 +15,9 @@ use super::failure::Failure;
 /// of requests asks several endpoints each.
 const AT_A_TIME: usize = 8;
 
+/// How often at most it is asked what can expire: with a timeout of 0, it would be without end.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+
 /// A connection, as far as the decisions need it.
 pub(super) trait Link: Sized {
     /// Whether it is not closed.
@@ -271,7 +274,7 @@ impl<C: Link, W> State<C, W> {
             // It is in use; it may be asked about again when that may be over.
             Store::Shared(shared) => shared.as_ref().map(|_| now),
         };
-        since?.checked_add(self.limits.idle_timeout)
+        since?.checked_add(self.limits.idle_timeout.max(LEAST_PAUSE))
     }
 
     /// How many connections there are, or are being made, and how many callers wait.

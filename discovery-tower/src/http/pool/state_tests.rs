@@ -222,6 +222,20 @@ fn what_is_not_used_expires_and_what_is_used_does_not() {
     }
 }
 
+#[test]
+fn one_that_is_used_is_not_asked_about_without_end_though_none_is_kept() {
+    let limits = Limits { max_connections: 1, idle_timeout: Duration::ZERO, ..LIMITS };
+    let (mut state, now) = (State::<Wire, u32>::new(true, limits), Instant::now());
+    wait(&mut state, 0, now);
+    done(&mut state, now);
+    let wire = Wire::new(true, 0);
+    state.made(wire.clone(), now);
+    assert_eq!(done(&mut state, now), ["give 0"]);
+    assert!(state.expire(now).is_some_and(|next| next > now));
+    state.put(wire, now);
+    assert_eq!((state.expire(now), state.counts()), (None, (0, 0)));
+}
+
 /// Whatever happens in whatever order: the limits hold, nobody is forgotten, and the count is right.
 #[test]
 fn a_random_history_forgets_nobody() {
