@@ -1,11 +1,15 @@
 //! Why a request has no response.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower::BoxError;
+
 use crate::ClientError;
+use crate::balance::find;
 
 /// Why a request that was sent [through](super::SendThrough) a client has no response.
 #[derive(Debug)]
@@ -34,9 +38,21 @@ impl<E> SendError<E> {
         }
     }
 
-    /// Whether the time was over that the request had.
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::TimedOut { .. })
+    /// Whether the time was over that the request had, or that a [`ClientError`] says that it had.
+    pub fn is_timeout(&self) -> bool
+    where
+        E: 'static,
+    {
+        match self {
+            Self::Request(_) => false,
+            Self::TimedOut { .. } => true,
+            Self::Call(error) => {
+                let error: &dyn Any = error;
+                // Layers around the client may have put it into a box.
+                let boxed = || find(&**error.downcast_ref::<BoxError>()?);
+                error.downcast_ref().or_else(boxed).is_some_and(ClientError::is_timeout)
+            }
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use discovery_test_support::eventually_eq;
-use discovery_tower::HttpVersion;
 use discovery_tower::http::RetryLayer;
 use discovery_tower::reqwest::{SendError, SendThrough as _};
+use discovery_tower::{HttpClientBuilder, HttpVersion};
 use tokio::sync::oneshot;
 use tower::Layer as _;
 
@@ -45,6 +45,23 @@ async fn a_head_that_does_not_come_in_time_is_an_error_that_says_so() {
     assert_eq!(error.to_string(), "no response from orders within 100ms");
     assert_eq!(pending(&client), 0, "it was given up");
     eventually_eq(LONG, "requests under way", 0, async || servers[0].under_way()).await;
+}
+
+#[tokio::test]
+async fn a_limit_of_the_client_is_a_timeout_too() {
+    let servers = [hanging().await];
+    let registry = registry(servers.iter().map(|server| server.address.as_str()));
+    let builder = HttpClientBuilder::new(registry).timeout(LIMIT);
+    let once: Client = builder.clone().build();
+    let retried = RetryLayer::new(1).layer(builder.build());
+    let request = || requests().get("http://orders/");
+    let errors = [
+        soon(request().send_through(&once)).await.unwrap_err(),
+        soon(request().send_through(&retried)).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.is_timeout() && error.call().is_some(), "{error:?}");
+    }
 }
 
 #[tokio::test]
