@@ -50,9 +50,13 @@ fn frame(
     poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))
 }
 
+/// The head of a response as it came, where [`hold`] has put a status into it though there are messages.
+#[derive(Clone, Debug)]
+pub(super) struct Begun(pub(super) HeaderMap);
+
 /// Waits for all of a response, if that is not more than `limit` bytes and does not take long. If it
 /// breaks off meanwhile, that is an error of the call; a status in its trailers that is an error is put
-/// into the head, as if there had been nothing else.
+/// into the head, as if there had been nothing else, for who decides whether to try again.
 pub(super) async fn hold(
     response: Response<Followed>,
     limit: usize,
@@ -86,6 +90,9 @@ pub(super) async fn hold(
         && let Some(trailers) = &held.trailers
         && trailers.get(GRPC_STATUS).is_some_and(|status| status != "0")
     {
+        if !held.pieces.is_empty() {
+            head.extensions.insert(Begun(head.headers.clone()));
+        }
         head.headers.extend(trailers.clone());
     }
     Ok(Response::from_parts(head, held))

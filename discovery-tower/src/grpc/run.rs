@@ -12,7 +12,7 @@ use super::call::{Call, Waiting};
 use super::calls::{Answering, Attempt};
 use super::channel::Shared;
 use super::deadline::Limit;
-use super::held::Held;
+use super::held::{Begun, Held};
 use super::request::RequestBody;
 use super::response::ResponseBody;
 use super::status;
@@ -61,6 +61,10 @@ fn respond(
     mut response: Response<Held>,
     waiting: Waiting,
 ) -> Result<Response<ResponseBody>, Status> {
+    if let Some(Begun(headers)) = response.extensions_mut().remove() {
+        // This answer stands: its messages come before its status.
+        *response.headers_mut() = headers;
+    }
     let status = status::read(response.headers_mut());
     let endpoint = response.endpoint().cloned();
     let is_told = match status {

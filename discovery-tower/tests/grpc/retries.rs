@@ -129,6 +129,14 @@ async fn a_repeatable_stream_is_passed_on_as_it_comes() {
     let mut answers = soon(client.follow(said)).await.unwrap().into_inner();
     say.unbounded_send(order(4)).unwrap();
     assert_eq!(soon(answers.message()).await.unwrap().unwrap().number, 4);
+    // One that fails after its first answers.
+    let request = doing(ListRequest { from: 0, count: 2 }, "then-fail");
+    let mut listed = soon(client.list(request)).await.unwrap().into_inner();
+    assert_eq!(soon(listed.message()).await.unwrap().unwrap().number, 0);
+    assert_eq!(soon(listed.message()).await.unwrap().unwrap().number, 1);
+    let status = soon(listed.message()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "no more"));
+    assert_eq!(endpoint(&status), Some("0"));
     // A long one.
     let request = ListRequest { from: 0, count: 20_000 };
     let listed = soon(client.list(request)).await.unwrap().into_inner();
