@@ -8,6 +8,7 @@ use discovery_test_support::orders::{GetRequest, ListRequest, Order};
 use discovery_test_support::{eventually, eventually_eq, slack};
 use discovery_tower::balance::{Ejection, Outcome, Standing};
 use discovery_tower::grpc::{Channel, ChannelError};
+use discovery_tower::http::RetryLayer;
 use discovery_tower::{CallError, HttpVersion, Limits};
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -69,6 +70,27 @@ async fn a_source_that_does_not_load_is_unavailable_and_says_why() {
     assert!(status.message().starts_with("the endpoints of orders are not known yet"));
     assert!(status.message().ends_with("the registry is away"), "{status:?}");
     assert!(matches!(call_error(&status), CallError::NotLoaded { .. }));
+}
+
+#[tokio::test]
+async fn no_more_calls_wait_than_may_and_one_more_is_unavailable() {
+    let source = Silent(Publisher::new());
+    let limits = Limits::default().load(3600 * SECOND).waiting(1);
+    for layer in [RetryLayer::new(0), RetryLayer::new(2).repeating(|_| true)] {
+        let builder = Channel::builder(&source, &orders()).limits(limits).retry(layer);
+        let mut client = Client::new(builder.build());
+        let waiting = {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.get(get(1)).await })
+        };
+        // It is polled first.
+        tokio::task::yield_now().await;
+        let status = soon(client.get(get(2))).await.unwrap_err();
+        let words = "1 calls wait for the endpoints of orders, and no more may";
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, words));
+        assert!(matches!(call_error(&status), CallError::TooManyWaiting { limit: 1, .. }));
+        waiting.abort();
+    }
 }
 
 #[tokio::test]
