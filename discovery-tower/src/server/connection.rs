@@ -74,7 +74,12 @@ where
                     () = asked_to_go => {}
                 }
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => ended,
+                    // HTTP/2 waits for the peer to confirm that, which who is silent may never do.
+                    () = silent(&first, head_within) => Ok(()),
+                }
             };
             tokio::select! {
                 biased;
@@ -96,12 +101,6 @@ where
 /// Nobody is told before its first request, or a client that is told before it could ask anything would
 /// come back again and again.
 async fn goodbye(stages: &Stages, first: &First, accepted: Instant, head_within: Duration) {
-    let silent = async {
-        tokio::select! {
-            _ = first.version() => std::future::pending().await,
-            () = sleep(head_within) => {}
-        }
-    };
     let told = async {
         stages.reached(Stage::Draining).await;
         let http2 = async {
@@ -119,8 +118,16 @@ async fn goodbye(stages: &Stages, first: &First, accepted: Instant, head_within:
         }
     };
     tokio::select! {
-        () = silent => {}
+        () = silent(first, head_within) => {}
         () = told => {}
+    }
+}
+
+/// Ends when a connection has had no request for so long; never if it had one.
+async fn silent(first: &First, within: Duration) {
+    tokio::select! {
+        _ = first.version() => std::future::pending().await,
+        () = sleep(within) => {}
     }
 }
 

@@ -29,7 +29,15 @@ async fn peers_that_send_no_whole_head_are_closed() {
     let registry = MemoryRegistry::new();
     let within = Duration::from_millis(200);
     let running = Running::start(server().head_within(within), registry).await;
-    for begun in ["", "G", "GET / HTTP/1.1\r\nhost: x\r\n", "PRI * HTTP/2.0\r\n"] {
+    for begun in [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\nhost: x\r\n",
+        "PRI * HTTP/2.0\r\n",
+        // The whole preface of HTTP/2, and that with the settings which must follow it.
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0",
+    ] {
         let mut peer = TcpStream::connect(running.address).await.unwrap();
         peer.write_all(begun.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
