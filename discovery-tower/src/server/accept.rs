@@ -110,9 +110,13 @@ where
         let backlog = Instant::now() + BACKLOG_WITHIN;
         // Their peers cannot know better. (A timer would not be asked while there is always another one.)
         while Instant::now() < backlog
-            && let Ok(Ok(accepted)) = timeout(QUIET, self.listener.accept()).await
+            && let Ok(accepted) = timeout(QUIET, self.listener.accept()).await
         {
-            self.begin(accepted);
+            match accepted {
+                Ok(accepted) => self.begin(accepted),
+                // Behind one that has gone there may be others.
+                Err(error) => self.failed(&error).await,
+            }
         }
         let Self { listener, serving, stage, .. } = self;
         let here = serving.stages.here();

@@ -23,7 +23,15 @@ use super::listener::Peer;
 use super::stage::{Stage, Stages};
 
 /// How long a connection that was just accepted has for its first request when the server closes.
-const FIRST_REQUEST_WITHIN: Duration = Duration::from_millis(100);
+/// Its peer could not know better; it may be far away, or have a handshake of TLS before it.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long nothing may come over HTTP/2 before the peer is asked whether it is there. Nothing else
+/// would tell of one that vanished: its connection may be idle for as long as it likes.
+const ASKED_AFTER: Duration = Duration::from_secs(60);
+
+/// How long it has to say so.
+const THERE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a connection is served with.
 #[derive(Clone)]
@@ -62,7 +70,9 @@ where
             });
             let mut builder = auto::Builder::new(streams.clone());
             builder.http1().timer(TokioTimer::new()).header_read_timeout(head_within);
-            builder.http2().timer(TokioTimer::new());
+            let mut http2 = builder.http2();
+            http2.timer(TokioTimer::new());
+            http2.keep_alive_interval(ASKED_AFTER).keep_alive_timeout(THERE_WITHIN);
             let io = TokioIo::new(Linger::new(io, first.clone()));
             let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
             let served = async {

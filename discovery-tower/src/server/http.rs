@@ -44,9 +44,11 @@ impl HttpServer {
     /// How long a peer may take for the head of an HTTP/1 request, which is also how long such a
     /// connection may be idle, and how long any connection may stay without a request after it was made.
     /// 120 s by default: clients keep idle connections for 90 s or less, and should be the first to
-    /// close them, since a request may be on its way when the server does.
+    /// close them, since a request may be on its way when the server does. An idle connection of HTTP/2
+    /// stays for as long as its peer answers a ping, once a minute.
     pub fn head_within(mut self, time: Duration) -> Self {
-        self.head_within = time;
+        // The clock cannot count for ever; a year is as good.
+        self.head_within = time.min(Duration::from_secs(3600 * 24 * 365));
         self
     }
 

@@ -7,5 +7,6 @@ mod ending;
 mod leaving;
 mod registering;
 mod registrar;
+mod silence;
 mod stacks;
 mod support;
