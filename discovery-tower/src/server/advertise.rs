@@ -8,8 +8,8 @@ use discovery_core::{Address, Invalid};
 /// Which address is registered. By default it is the one that the server is bound to; if that is every
 /// address of the machine (`0.0.0.0` or `::`), the one by which the machine reaches others.
 ///
-/// Where a port is not said, it is the one that the server is bound to; where a scheme is not said, it is
-/// the server's.
+/// Where a host is said without a port, it is the one that the server is bound to, and the scheme is the
+/// server's. A whole address stays as it is: without a port, it has its scheme's usual one.
 #[derive(Clone, Debug, Default)]
 pub struct Advertise(How);
 
