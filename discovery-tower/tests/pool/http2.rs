@@ -94,6 +94,45 @@ async fn a_connection_that_goes_finishes_what_it_has_and_new_requests_have_anoth
     server.opened(1).await;
 }
 
+/// What the network does to a connection that it forgets, but to no later one: nothing comes of it any more
+/// from the second request on.
+async fn forgotten() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        for number in 0.. {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+            respond.send_response(Response::new(()), true).unwrap();
+            if number == 0 {
+                // Until the answer is out.
+                let _ = connection.accept().await;
+                silent.push(connection);
+            } else {
+                tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_connection_that_nothing_comes_of_any_more_is_not_used_for_ever() {
+    let endpoint = endpoint(&forgotten().await, http2());
+    call(&endpoint, get("/")).await.unwrap();
+    let mut given_up = 0;
+    eventually(Duration::from_secs(10), "an answer", async || {
+        let time = Duration::from_millis(50);
+        let answered = tokio::time::timeout(time, call(&endpoint, get("/"))).await;
+        given_up += usize::from(answered.is_err());
+        answered.is_ok_and(|response| response.is_ok())
+    })
+    .await;
+    assert!(given_up >= 2, "{given_up}");
+}
+
 /// Closes connections for as long as the future runs, each after some requests.
 async fn while_connections_go<T>(server: &Arc<Server>, future: impl Future<Output = T>) -> T {
     // One that is closed before it has served is a failure to connect.

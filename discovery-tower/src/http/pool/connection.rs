@@ -1,7 +1,7 @@
 //! A connection that is made: the end of it that sends, and what is known of its life.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -67,7 +67,16 @@ pub(super) struct Life {
     excused: AtomicBool,
     /// How many requests it carries at a time.
     room: AtomicUsize,
+    /// When the first request was given up since it last answered one, in milliseconds since it was made
+    /// and one more; 0: none was.
+    given_up: AtomicU64,
+    /// Requests were given up for too long.
+    forgotten: AtomicBool,
 }
+
+/// One of HTTP/2 on which for so long requests were given up and none was answered is not used for further
+/// ones: it may be one that the network has forgotten, of which TCP tells only after a quarter of an hour.
+const UNANSWERED_FOR: u64 = 2_000;
 
 impl Life {
     pub(super) fn new(period: u64, young: Duration) -> Self {
@@ -80,6 +89,8 @@ impl Life {
             closed: AtomicBool::new(false),
             excused: AtomicBool::new(false),
             room: AtomicUsize::new(1),
+            given_up: AtomicU64::new(0),
+            forgotten: AtomicBool::new(false),
         }
     }
 
@@ -116,13 +127,28 @@ impl<B> Connection<B> {
 
     /// It has answered. Returns whether that was the first time.
     pub(super) fn note_served(&self) -> bool {
+        if self.life.given_up.load(Ordering::Relaxed) > 0 {
+            self.life.given_up.store(0, Ordering::Relaxed);
+        }
         self.life.excused.store(true, Ordering::Relaxed);
         !self.life.served.load(Ordering::Relaxed) && !self.life.served.swap(true, Ordering::Relaxed)
     }
 
-    /// Its caller went away during a request, or spoilt it, which closes it if it is HTTP/1.1.
+    /// Its caller went away during a request, or spoilt one, which closes it if it is HTTP/1.1.
     pub(super) fn note_cancelled(&self) {
         self.life.excused.store(true, Ordering::Relaxed);
+    }
+
+    /// Its caller went away before there was an answer.
+    pub(super) fn note_given_up(&self) {
+        self.note_cancelled();
+        let life = &self.life;
+        let now =
+            u64::try_from(life.made.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let first = life.given_up.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_err_and(|since| now.saturating_sub(since) >= UNANSWERED_FOR) {
+            life.forgotten.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A request failed on it.
@@ -157,7 +183,10 @@ impl<B> Link for Connection<B> {
     fn is_open(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => !sender.is_closed(),
-            Sender::Http2(_) => !self.life.closed.load(Ordering::Acquire),
+            Sender::Http2(_) => {
+                !self.life.closed.load(Ordering::Acquire)
+                    && !self.life.forgotten.load(Ordering::Relaxed)
+            }
         }
     }
 

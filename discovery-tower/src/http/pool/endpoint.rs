@@ -50,6 +50,9 @@ use crate::http::target::Target;
 /// One with a [`Deadline`](crate::http::Deadline) is cancelled when that passes, with
 /// [`Timeout`](crate::HttpErrorKind::Timeout); if it had passed before, the request is not sent.
 ///
+/// A connection of HTTP/2 on which requests were given up for 2 s while none was answered is left to those
+/// that are on it, since the network may have forgotten it; further ones have another connection.
+///
 /// # The end
 /// When the last clone is dropped, connections that are not used close, and requests in flight finish.
 /// Dropping the future of a call cancels the request.

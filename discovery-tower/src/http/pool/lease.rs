@@ -105,7 +105,7 @@ impl<B> Drop for Lease<B> {
         let Some(pool) = self.pool.upgrade() else { return };
         let http1 = !connection.is_http2();
         match self.exchange {
-            Exchange::Sent => connection.note_cancelled(),
+            Exchange::Sent => connection.note_given_up(),
             // An exchange of HTTP/1.1 that failed leaves nothing to go on with.
             Exchange::Failed if http1 => return pool.discard(connection),
             Exchange::Ending if connection.is_busy() => return pool.discard(connection),
