@@ -2,17 +2,16 @@
 //! goes without a failed request.
 //!
 //! ```no_run
-//! use discovery_tower::{Advertise, Server};
+//! use discovery_tower::{Advertise, Server, server::shutdown_signal};
 //! # async fn db_is_up() -> bool { true }
 //! # async fn run(router: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
 //! # let registry = discovery_core::MemoryRegistry::new();
 //!
 //! let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
-//! let shutdown = async { drop(tokio::signal::ctrl_c().await) };
 //! Server::new("orders".parse()?)
 //!     .advertise(Advertise::interface("eth0"))
 //!     .health(async || db_is_up().await)
-//!     .serve(listener, &registry, router, shutdown)
+//!     .serve(listener, &registry, router, shutdown_signal()?)
 //!     .await?;
 //! # Ok(())
 //! # }
@@ -51,6 +50,7 @@ mod linger;
 mod listener;
 mod member;
 mod patience;
+mod signal;
 mod stage;
 
 pub use advertise::Advertise;
@@ -60,3 +60,4 @@ pub use error::{ServerError, Stopped};
 pub use http::HttpServer;
 pub use listener::{Listener, Peer};
 pub use member::{Left, Member};
+pub use signal::shutdown_signal;

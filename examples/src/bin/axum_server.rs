@@ -9,9 +9,8 @@ use axum::extract::Path;
 use axum::routing::{get, post, put};
 use clap::Parser;
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
-use discovery_tower::Server;
+use discovery_tower::{Server, server::shutdown_signal};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Options {
@@ -42,12 +41,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/open/{open}", put(open));
 
     let registry = EtcdRegistry::new(EtcdConfig::new(etcd))?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let shutdown = shutdown_signal()?;
     Server::new("orders".parse()?)
         .health(async || OPEN.load(Ordering::Relaxed))
-        .serve(TcpListener::bind(listen).await?, &registry, orders, async {
-            terminate.recv().await;
-        })
+        .serve(TcpListener::bind(listen).await?, &registry, orders, shutdown)
         .await?;
     Ok(())
 }

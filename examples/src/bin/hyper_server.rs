@@ -3,12 +3,11 @@
 use bytes::Bytes;
 use clap::Parser;
 use discovery_etcd::{EtcdConfig, EtcdRegistry};
-use discovery_tower::Server;
+use discovery_tower::{Server, server::shutdown_signal};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 struct Options {
@@ -46,11 +45,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let Options { etcd, listen } = Options::parse();
     let registry = EtcdRegistry::new(EtcdConfig::new(etcd))?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let shutdown = shutdown_signal()?;
     Server::new("orders".parse()?)
-        .serve(TcpListener::bind(listen).await?, &registry, tower::service_fn(orders), async {
-            terminate.recv().await;
-        })
+        .serve(TcpListener::bind(listen).await?, &registry, tower::service_fn(orders), shutdown)
         .await?;
     Ok(())
 }
