@@ -199,12 +199,12 @@ async fn who_connected_at_the_last_moment_is_answered_and_who_stays_silent_is_no
     let (_silent, other_end) = tokio::io::duplex(1024);
     give.send(other_end).await.unwrap();
     let connected = Instant::now();
-    sleep(millis(30)).await;
+    sleep(millis(900)).await;
     late.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     late.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("whole"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     assert_eq!(serving.await.unwrap().unwrap().cut_off, 0);
-    assert!(connected.elapsed() < millis(200), "{:?}", connected.elapsed());
+    assert!(connected.elapsed() < millis(1_100), "{:?}", connected.elapsed());
 }
