@@ -31,6 +31,10 @@ pub(crate) fn of_connection(error: &hyper::Error) -> (HttpErrorKind, String) {
     if error.is_canceled() {
         return (HttpErrorKind::Returned, "the connection was closing".to_owned());
     }
+    // It was closed behind the request, of which no more is known.
+    if error.to_string().starts_with("dispatch task is gone") {
+        return (HttpErrorKind::Reset, "the connection was closed".to_owned());
+    }
     // A body that its sender failed to supply may fail with the words of a lost connection: another
     // one than that to the instance.
     if error.is_user() {

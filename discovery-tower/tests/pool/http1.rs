@@ -297,3 +297,40 @@ async fn what_comes_before_the_answer_and_an_upgrade_pass() {
         assert_eq!(&echo, b"hello");
     }
 }
+
+/// Serves each connection one answer that does not say that it closes, and closes it.
+async fn closing_behind_answers() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                if socket.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                    let _ = socket.write_all(answer).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A request that is handed over just when its connection ends was once waited for for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_meets_the_end_of_its_connection_has_an_end_too() {
+    let address = closing_behind_answers().await;
+    let callers = (0..8).map(|_| {
+        let endpoint = endpoint(&address, PoolConfig::default());
+        tokio::spawn(async move {
+            for _ in 0..1_000 {
+                // An answer, or an error: `call` waits no longer than a moment.
+                drop(call(&endpoint, get("/")).await);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+}

@@ -1,6 +1,8 @@
 //! A connection that is made: the end of it that sends, and what is known of its life.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -16,16 +18,18 @@ use super::state::Link;
 use crate::http::reclaim::Reclaim;
 
 /// The end that sends.
+///
+/// A request that is sent just when the other end goes can get stuck in between. It is given back when
+/// there is no end left to send from, so nobody holds one longer than the other end is there.
 pub(super) enum Sender<B> {
     Http1(http1::SendRequest<Reclaim<B>>),
     Http2(Arc<Line<B>>),
+    /// Of a connection of HTTP/1.1 that was closed during a request.
+    Over,
 }
 
 /// The one end of a connection of HTTP/2 that sends, until what [drives](super::driver) it takes it
-/// away.
-///
-/// A request that is sent just when the other end goes can get stuck in between. It is given back when
-/// there is no end left to send from, so there are no copies that somebody could hold.
+/// away: there are no copies that somebody could hold.
 pub(super) struct Line<B>(Mutex<Option<http2::SendRequest<Reclaim<B>>>>);
 
 impl<B> Line<B> {
@@ -113,7 +117,7 @@ impl<B> Connection<B> {
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.poll_ready(cx),
-            Sender::Http2(_) => Poll::Ready(Ok(())),
+            Sender::Http2(_) | Sender::Over => Poll::Ready(Ok(())),
         }
     }
 
@@ -121,7 +125,7 @@ impl<B> Connection<B> {
     pub(super) fn is_busy(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => !sender.is_ready() && !sender.is_closed(),
-            Sender::Http2(_) => false,
+            Sender::Http2(_) | Sender::Over => false,
         }
     }
 
@@ -170,11 +174,26 @@ where
     /// Sends a request and waits for the head of the response. `None` if the connection is closed.
     pub(super) async fn send(&mut self, request: Request<Reclaim<B>>) -> Option<Sent<B>> {
         match &mut self.sender {
-            Sender::Http1(sender) => Some(sender.try_send_request(request).await),
+            Sender::Http1(sender) => {
+                let mut sent = pin!(sender.try_send_request(request));
+                let answer = poll_fn(|cx| match sent.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                    Poll::Pending if matches!(sender.poll_ready(cx), Poll::Ready(Err(_))) => {
+                        Poll::Ready(None)
+                    }
+                    Poll::Pending => Poll::Pending,
+                });
+                if let Some(answer) = answer.await {
+                    return Some(answer);
+                }
+                self.sender = Sender::Over;
+                Some(sent.await)
+            }
             Sender::Http2(line) => {
                 let sent = line.lock().as_mut().map(|sender| sender.try_send_request(request));
                 Some(sent?.await)
             }
+            Sender::Over => None,
         }
     }
 }
@@ -183,6 +202,7 @@ impl<B> Link for Connection<B> {
     fn is_open(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Over => false,
             Sender::Http2(_) => {
                 !self.life.closed.load(Ordering::Acquire)
                     && !self.life.forgotten.load(Ordering::Relaxed)
@@ -196,7 +216,7 @@ impl<B> Link for Connection<B> {
 
     fn share(&self) -> Option<Self> {
         match &self.sender {
-            Sender::Http1(_) => None,
+            Sender::Http1(_) | Sender::Over => None,
             Sender::Http2(line) => {
                 Some(Self { sender: Sender::Http2(line.clone()), life: self.life.clone() })
             }
