@@ -318,7 +318,7 @@ async fn closing_behind_answers() -> String {
 }
 
 /// A request that is handed over just when its connection ends was once waited for for ever: one of some
-/// ten thousand, on a machine that is busy enough to stop a thread in between.
+/// hundred thousand, on a machine that is busy enough to stop a thread in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_meets_the_end_of_its_connection_has_an_end_too() {
     let address = closing_behind_answers().await;
